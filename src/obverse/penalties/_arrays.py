@@ -1,0 +1,46 @@
+"""Which array library a value belongs to, and the dtype in which a formula is evaluated on it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import array_api_compat.numpy as np_namespace
+import numpy as np
+
+__all__ = ["Array", "floating", "namespace"]
+
+# A NumPy array or a torch tensor; anything that speaks the array API works as well.
+Array = Any
+
+
+def namespace(x: Array) -> Any:
+    """The array-API namespace of ``x``; torch is looked up, never imported."""
+    if isinstance(x, np.ndarray | np.generic | float | int):
+        return np_namespace
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(x, torch.Tensor):
+        import array_api_compat.torch as torch_namespace
+
+        return torch_namespace
+    import array_api_compat
+
+    return array_api_compat.array_namespace(x)
+
+
+def floating(x: Array) -> tuple[Array, Any]:
+    """``x`` as an array of at least float32, with its namespace.
+
+    Numbers, sequences and integers become float64 NumPy arrays (torch integers become the default dtype);
+    half precision is widened to float32, in which the formulas are accurate.
+    """
+    if isinstance(x, float | int | list | tuple | np.generic):
+        x = np.asarray(x)
+    xp = namespace(x)
+    if not xp.isdtype(x.dtype, "real floating"):
+        if not xp.isdtype(x.dtype, ("integral", "bool")):
+            raise TypeError(f"weights must be real numbers, got an array of dtype {x.dtype}")
+        return xp.astype(x, np.float64 if xp is np_namespace else sys.modules["torch"].get_default_dtype()), xp
+    if x.dtype.itemsize < 4:
+        return xp.astype(x, xp.float32), xp
+    return x, xp
