@@ -1,0 +1,28 @@
+"""One self-contained page per run, and the picture of a penalty's two faces.
+
+Nothing here looks at a model: the page is made from the numbers of a run. The page's machinery is loaded on
+the first call, so importing this package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._faces import plot_faces
+    from ._page import write_report
+
+__all__ = ["plot_faces", "write_report"]
+
+_HOMES = {"plot_faces": "_faces", "write_report": "_page"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,98 @@
+"""What a run must end with, and when it works toward it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..errors import InvalidArgumentError
+
+__all__ = ["Budget"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The sparsity a run must land on, and the phases that lead there.
+
+    Training passes through four phases. In *warm-up* nothing is asked. In the *ramp* the target rises as
+    ``sparsity * (1 - (1 - progress)**3)``, steep first and gentle last. In the *hold* the target stays while the
+    support may still change. Then the support is frozen at exactly the target, and the *fine-tune* trains the
+    surviving weights without any penalty, which takes its bias away.
+
+    Parameters
+    ----------
+    sparsity : float
+        Fraction of the regularized weights that are zero at the end, in (0, 1).
+    warmup, ramp, hold : float
+        Fractions of the run, each in [0, 1], summing to less than 1; what is left is the fine-tune.
+    floor : float, optional
+        Smallest fraction of the weights that each tensor keeps, in [0, 1 - sparsity]. By default a tenth of the
+        overall density, so that no layer is emptied while others are full.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If a value is out of its range.
+
+    Notes
+    -----
+    The cubic ramp is that of Zhu and Gupta (2017).
+    """
+
+    sparsity: float
+    warmup: float = 0.0
+    ramp: float = 0.6
+    hold: float = 0.1
+    floor: float | None = None
+
+    def __post_init__(self) -> None:
+        if not _is_number(self.sparsity) or not 0 < self.sparsity < 1:
+            raise InvalidArgumentError(
+                f"budget: sparsity must lie strictly between 0 and 1, such as 0.95 for 95 %; got {self.sparsity!r}"
+            )
+        for name in ("warmup", "ramp", "hold"):
+            if not _is_number(getattr(self, name)) or not 0 <= getattr(self, name) <= 1:
+                raise InvalidArgumentError(
+                    f"budget: {name} is a fraction of the run in [0, 1]; got {getattr(self, name)!r}"
+                )
+        if self.warmup + self.ramp + self.hold > 1 + 1e-9:
+            raise InvalidArgumentError("budget: warmup + ramp + hold must not exceed 1, the whole run")
+        if self.floor is not None and (not _is_number(self.floor) or not 0 <= self.floor <= 1 - self.sparsity + 1e-12):
+            raise InvalidArgumentError(
+                f"budget: floor must lie in [0, 1 - sparsity] = [0, {1 - self.sparsity:g}], or every layer's floor "
+                f"together would exceed the budget; got {self.floor!r}"
+            )
+
+    @property
+    def layer_floor(self) -> float:
+        """Smallest fraction that each tensor keeps."""
+        return (1 - self.sparsity) / 10 if self.floor is None else self.floor
+
+    def freeze_step(self, total_steps: int) -> int:
+        """Step after which the support is fixed: at least 1, at most ``total_steps``."""
+        return min(total_steps, max(1, round((self.warmup + self.ramp + self.hold) * total_steps)))
+
+    def phase(self, step: int, total_steps: int) -> str:
+        """``"warmup"``, ``"ramp"``, ``"hold"`` or ``"finetune"`` after ``step`` of ``total_steps`` steps."""
+        if step >= self.freeze_step(total_steps):
+            return "finetune"
+        if step < self.warmup * total_steps:
+            return "warmup"
+        return "ramp" if step < (self.warmup + self.ramp) * total_steps else "hold"
+
+    def target(self, step: int, total_steps: int) -> float:
+        """Sparsity asked for after ``step`` of ``total_steps`` steps."""
+        if self.phase(step, total_steps) in ("hold", "finetune"):
+            return self.sparsity
+        if self.ramp == 0:
+            return 0.0
+        progress = max(0.0, (step / total_steps - self.warmup) / self.ramp)
+        return self.sparsity * (1 - (1 - min(1.0, progress)) ** 3)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain fields, as a checkpoint or a recipe stores them."""
+        return asdict(self)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float | int) and not isinstance(value, bool)

@@ -1,0 +1,97 @@
+"""Which weights of a tensor live or die together.
+
+A grouping reduces a tensor to one magnitude per group and spreads one factor per group back. The magnitude is the
+root mean square of the group's weights, so that groups of any size are measured in the unit of a weight, and the
+penalty of a group of m weights is ``m * Omega(rms)``: its slope, eta and proximal operator are then those of a
+single weight of that magnitude (radial, theory: group masks).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from ..errors import InvalidArgumentError, UnknownNameError
+
+__all__ = ["Grouping", "grouping"]
+
+
+class Grouping(Protocol):
+    """How one tensor falls into groups. Groups that span several tensors implement the same three verbs."""
+
+    def size(self, parameter: torch.Tensor) -> int:
+        """Number of weights in each group."""
+        ...
+
+    def magnitude(self, weights: torch.Tensor) -> torch.Tensor:
+        """Root mean square of each group, at least 0; a new tensor, one entry per group."""
+        ...
+
+    def spread(self, per_group: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """``per_group`` in a shape that broadcasts against ``weights``."""
+        ...
+
+
+class _Weights:
+    """Every weight for itself."""
+
+    def size(self, parameter: torch.Tensor) -> int:
+        return 1
+
+    def magnitude(self, weights: torch.Tensor) -> torch.Tensor:
+        return weights.abs()
+
+    def spread(self, per_group: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        return per_group
+
+
+class _Slices:
+    """The slices of a tensor along one axis: a unit's incoming weights, a filter."""
+
+    def __init__(self, axis: int) -> None:
+        self.axis = axis
+
+    def size(self, parameter: torch.Tensor) -> int:
+        return parameter.numel() // max(1, parameter.shape[self.axis])
+
+    def magnitude(self, weights: torch.Tensor) -> torch.Tensor:
+        others = [axis for axis in range(weights.ndim) if axis != self.axis]
+        return torch.linalg.vector_norm(weights, dim=others) / self.size(weights) ** 0.5
+
+    def spread(self, per_group: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        shape = [1] * weights.ndim
+        shape[self.axis] = -1
+        return per_group.reshape(shape)
+
+
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+KINDS = ("weights", "units", "filters")
+
+
+def grouping(kind: str, name: str, parameter: torch.Tensor, owner: nn.Module) -> Grouping:
+    """The grouping of ``parameter`` named by ``kind``.
+
+    ``"weights"`` takes any tensor. ``"units"`` are output units of linear and recurrent layers, of an embedding its
+    dimensions, and of a convolution its filters; ``"filters"`` are the output channels of convolutions.
+
+    Raises
+    ------
+    UnknownNameError, InvalidArgumentError
+        If there is no such grouping, or the tensor has no such groups.
+    """
+    if kind not in KINDS:
+        raise UnknownNameError("groups", kind, KINDS)
+    if kind == "weights":
+        return _Weights()
+    convolution = isinstance(owner, nn.modules.conv._ConvNd)
+    if parameter.ndim < 2 or (kind == "filters" and not convolution):
+        raise InvalidArgumentError(
+            f"groups={kind!r} does not fit {name!r} ({type(owner).__name__}, shape {tuple(parameter.shape)}): "
+            f"{'only convolutions have filters' if kind == 'filters' else 'it needs two dimensions or more'}; "
+            "choose other groups for it, or skip it, with a Rule"
+        )
+    if isinstance(owner, (*_TRANSPOSED, nn.Embedding, nn.EmbeddingBag)):
+        return _Slices(1)
+    return _Slices(0)
