@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import array_api_compat.numpy as np_namespace
 import numpy as np
 
-__all__ = ["Array", "floating", "namespace"]
+__all__ = ["Array", "floating", "in_blocks", "namespace", "np_namespace", "quiet", "tracing"]
 
 # A NumPy array or a torch tensor; anything that speaks the array API works as well.
 Array = Any
 
+_BLOCK = 1 << 14  # elements at a time: the temporaries of a formula then stay in the fast cache
+
 
 def namespace(x: Array) -> Any:
     """The array-API namespace of ``x``; torch is looked up, never imported."""
-    if isinstance(x, np.ndarray | np.generic | float | int):
+    if isinstance(x, (np.ndarray, np.generic, float, int)):
         return np_namespace
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):
@@ -34,7 +38,7 @@ def floating(x: Array) -> tuple[Array, Any]:
     Numbers, sequences and integers become float64 NumPy arrays (torch integers become the default dtype);
     half precision is widened to float32, in which the formulas are accurate.
     """
-    if isinstance(x, float | int | list | tuple | np.generic):
+    if isinstance(x, (float, int, list, tuple, np.generic)):
         x = np.asarray(x)
     xp = namespace(x)
     if not xp.isdtype(x.dtype, "real floating"):
@@ -44,3 +48,29 @@ def floating(x: Array) -> tuple[Array, Any]:
     if x.dtype.itemsize < 4:
         return xp.astype(x, xp.float32), xp
     return x, xp
+
+
+def quiet(xp: Any) -> AbstractContextManager[Any]:
+    """Silence NumPy's floating-point warnings: the formulas mean their infinities and choose afterwards."""
+    return np.errstate(all="ignore") if xp is np_namespace else nullcontext()
+
+
+def tracing(xp: Any) -> bool:
+    """Whether a compiler is tracing torch code, in which no branch may depend on numbers."""
+    if xp is np_namespace:
+        return False
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.compiler.is_compiling())
+
+
+def in_blocks(formula: Callable[[Array, Array], Array], x: Array, y: Array) -> Array:
+    """``formula(x, y)``, elementwise; on large NumPy arrays block by block, which costs half the time."""
+    whole = isinstance(y, (float, int))
+    if not isinstance(x, np.ndarray) or x.size <= 2 * _BLOCK or not (whole or np.shape(y) == x.shape):
+        return formula(x, y)
+    flat, other = x.reshape(-1), y if whole else y.reshape(-1)
+    result = np.empty_like(flat)
+    for start in range(0, flat.size, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        result[block] = formula(flat[block], other if whole else other[block])
+    return result.reshape(x.shape)

@@ -7,9 +7,11 @@ from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import Any, ClassVar
 
+import numpy as np
+
 from ..errors import InvalidArgumentError
 from . import _numeric
-from ._arrays import Array, floating, namespace
+from ._arrays import Array, floating, in_blocks, namespace, quiet
 
 __all__ = ["Penalty"]
 
@@ -77,7 +79,8 @@ class Penalty(ABC):
     def curvature_limit(self) -> float:
         r"""Largest step for which the proximal operator is single-valued and continuous.
 
-        It is :math:`1 / \sup_{w>0} (-\Omega''(w))`: infinite for convex penalties, 0 where no step is small enough.
+        It is :math:`1 / \sup_{w>0} (-\Omega''(w))`: infinite for convex penalties, 0 where no step is small
+        enough.
         """
         return _numeric.curvature_limit(self)
 
@@ -104,13 +107,14 @@ class Penalty(ABC):
     def eta(self, w: Array) -> Array:
         r"""Reweighting variable :math:`\hat\eta(w) = |w| / \Omega'(|w|)`, elementwise.
 
-        It is the minimizer of the eta-trick, nondecreasing in ``|w|`` for a subquadratic penalty, and infinite
-        where the penalty is flat.
+        It is the minimizer of the eta-trick, nondecreasing in ``|w|`` for a subquadratic penalty, and
+        infinite where the penalty is flat.
         """
         return self._elementwise(self._eta, w)
 
     def dual(self, eta: Array) -> Array:
-        r"""Dual :math:`f(\eta) = \max_w [2\Omega(w) - w^2/\eta]` of the eta-trick, elementwise for ``eta >= 0``.
+        r"""Dual :math:`f(\eta) = \max_w [2\Omega(w) - w^2/\eta]` of the eta-trick, elementwise for ``eta >=
+        0``.
 
         Infinite where :math:`\eta` is out of reach (ridge beyond 1, say).
         """
@@ -126,24 +130,26 @@ class Penalty(ABC):
         z : array of any shape
             Points.
         step : float or array that broadcasts against ``z``
-            Step size times strength, at least 0.
+            Step size times strength, at least 0 and finite.
 
         Returns
         -------
         array of the shape of ``z`` and ``step`` broadcast together
         """
         points, xp = floating(z)
-        if isinstance(step, int | float):
-            if not step >= 0:
-                raise InvalidArgumentError(f"step must be at least 0, got {step}")
+        if isinstance(step, np.generic):
+            step = step.item()
+        if isinstance(step, (int, float)):
+            if not 0 <= step < math.inf:
+                raise InvalidArgumentError(f"step must be at least 0 and finite, got {step}")
         elif namespace(step) is not xp:
             raise InvalidArgumentError(
                 f"z and step must be arrays of one library, got {type(z).__name__} and {type(step).__name__}"
             )
         else:
             step = xp.astype(step, points.dtype)
-        magnitude = xp.abs(points)
-        result = xp.copysign(self._prox(magnitude, step, xp), points)
+        with quiet(xp):
+            result = in_blocks(lambda z, step: xp.copysign(self._prox(xp.abs(z), step, xp), z), points, step)
         return _returned(result, z, xp)
 
     def zeroing_step(self, z: Array) -> Array:
@@ -151,9 +157,9 @@ class Penalty(ABC):
 
         .. math:: t(z) = \sup_{0 < x < 2|z|} x (|z| - x/2) / \Omega(x)
 
-        so that ``prox(z, step) == 0`` exactly when ``step >= zeroing_step(z)``. Its k-th order statistic is the
-        strength that keeps all but k weights. Infinite for a penalty that makes no exact zeros; 0 at zero.
-        (Derived from comparing the objective at x with that at 0.)
+        so that ``prox(z, step) == 0`` exactly when ``step >= zeroing_step(z)``. Its k-th order statistic is
+        the strength that keeps all but k weights. Infinite for a penalty that makes no exact zeros; 0 at
+        zero. (Derived from comparing the objective at x with that at 0.)
         """
         return self._elementwise(self._zeroing_step, z)
 
@@ -167,7 +173,7 @@ class Penalty(ABC):
         strength : float or array that broadcasts against ``w``
             :math:`\lambda`, at least 0.
         """
-        if isinstance(strength, int | float) and not 0 <= strength < math.inf:
+        if isinstance(strength, (int, float)) and not 0 <= strength < math.inf:
             raise InvalidArgumentError(f"strength must be at least 0 and finite, got {strength}")
 
         def formula(magnitude: Array, xp: Any) -> Array:
@@ -183,7 +189,9 @@ class Penalty(ABC):
     @staticmethod
     def _elementwise(formula: Any, w: Array) -> Array:
         x, xp = floating(w)
-        return _returned(formula(xp.abs(x), xp), w, xp)
+        with quiet(xp):
+            result = formula(xp.abs(x), xp)
+        return _returned(result, w, xp)
 
 
 def _returned(result: Array, given: Array, xp: Any) -> Array:

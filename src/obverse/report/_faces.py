@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def plot_faces(penalty: Penalty, strength: float, path: str | Path, *, title: st
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8.4, 6.2), layout="constrained")
         FigureCanvasAgg(figure)
-        heading = title or str(penalty)
+        heading = re.sub(r"\d+\.\d{5,}", lambda digits: f"{float(digits[0]):.4g}", title or str(penalty))
         figure.suptitle(f"{heading}   strength {strength:g}".replace("$", r"\$"), fontsize=12, x=0.01, ha="left")
         (first, second), (third, fourth) = figure.subplots(2, 2)
 
@@ -80,7 +81,7 @@ def plot_faces(penalty: Penalty, strength: float, path: str | Path, *, title: st
         top = np.nanmax(np.where(np.isfinite(curves.value), curves.value, 0.0))
         slopes = curves.slope[1:][np.isfinite(curves.slope[1:])]
         visible = max(float(top), float(np.percentile(slopes, 90)), min(float(slopes.max(initial=0.0)), 3 * float(top)))
-        first.set_ylim(0, 1.08 * visible or 1.0)
+        first.set_ylim(-0.01 * visible, 1.08 * visible or 1.0)
         first.legend(loc="best")
         first.set_xlabel("|w|")
 
@@ -106,6 +107,8 @@ def plot_faces(penalty: Penalty, strength: float, path: str | Path, *, title: st
         for axes in (first, second, third):
             axes.set_xlim(0, curves.w[-1])
         fourth.set_xlim(0, curves.eta_grid[-1])
+        for line in (line for axes in (first, second, third, fourth) for line in axes.lines):
+            line.set_clip_on(line.get_label() == "slope Ω′(w)")
         metadata: dict[str, Any] = {"Date": None} if path.suffix.lower() == ".svg" else {}
         figure.savefig(path, dpi=160, metadata=metadata)
     return path

@@ -57,6 +57,7 @@ class Metric:
     def scale(self, parameter: nn.Parameter, group: int) -> torch.Tensor | None:
         """The diagonal metric as a new tensor shaped like ``parameter``; None where it is 1 (SGD and its like)."""
         options, state = self.optimizer.param_groups[group], self.optimizer.state.get(parameter)
+        second: torch.Tensor
         if not state:
             return None
         eps = float(options.get("eps") or 0.0)
@@ -73,7 +74,8 @@ class Metric:
                 second = second - state["grad_avg"].square()
             return second.sqrt().add_(eps)
         if "sum" in state:
-            return state["sum"].sqrt().add_(eps)
+            second = state["sum"]
+            return second.sqrt().add_(eps)
         return None
 
     def forget(self, parameter: nn.Parameter, keep: torch.Tensor) -> None:

@@ -414,8 +414,8 @@ class Sparsifier:
                     else "its gradient is finite"
                 )
                 raise NonFiniteError(
-                    f"parameter {member.name!r} holds NaN or infinite weights at step {self._step} ({cause}); lower the "
-                    "learning rate, clip gradients, or resume from the last checkpoint"
+                    f"parameter {member.name!r} holds NaN or infinite weights at step {self._step} ({cause}); lower "
+                    "the learning rate, clip gradients, or resume from the last checkpoint"
                 )
 
 

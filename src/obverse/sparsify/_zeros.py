@@ -31,7 +31,7 @@ def keep_zeros(parameter: nn.Parameter) -> None:
     """
     release_zeros(parameter)
     keep = (parameter.detach() != 0).to(parameter.dtype)
-    _KEPT[parameter] = parameter.register_hook(_ZeroGradient(keep))
+    _KEPT[parameter] = parameter.register_hook(_ZeroGradient(keep))  # type: ignore[no-untyped-call]
 
 
 def release_zeros(target: nn.Module | nn.Parameter) -> None:

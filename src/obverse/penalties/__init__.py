@@ -1,0 +1,35 @@
+"""The penalty face: one small final class per penalty, on NumPy arrays and torch tensors alike."""
+
+from __future__ import annotations
+
+from ._base import Penalty
+from ._count import L0
+from ._empirical_bayes import EmpiricalBayes
+from ._gates import ConcreteDropout, HardConcrete
+from ._log_sum import LogSum
+from ._plateau import MCP, SCAD, CappedL1, TargetedDropout
+from ._power import Lasso, Lp, Ridge
+from ._registry import catalogue, penalty
+from ._smooth import Log2Sum, Standout
+from ._variational import VariationalDropout
+
+__all__ = [
+    "L0",
+    "MCP",
+    "SCAD",
+    "CappedL1",
+    "ConcreteDropout",
+    "EmpiricalBayes",
+    "HardConcrete",
+    "Lasso",
+    "Log2Sum",
+    "LogSum",
+    "Lp",
+    "Penalty",
+    "Ridge",
+    "Standout",
+    "TargetedDropout",
+    "VariationalDropout",
+    "catalogue",
+    "penalty",
+]

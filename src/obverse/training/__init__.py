@@ -1,0 +1,40 @@
+"""The reference trainer: data sources, recipes, and runs that repeat and resume exactly."""
+
+from __future__ import annotations
+
+from ._batches import Batches
+from ._interrupt import InterruptedRunError, StopRequest
+from ._models import MODELS, ResNet20, build_model, lenet_5, lenet_300_100, mlp, resnet20
+from ._recipe import PenaltyChoice, Recipe, parse_budget, read_recipe
+from ._samples import Samples, Source
+from ._sources import SOURCES, read_source
+from ._split import Data, split_source
+from ._study import run_recipe
+from ._table import results_table
+from ._trainer import Trainer
+
+__all__ = [
+    "MODELS",
+    "SOURCES",
+    "Batches",
+    "Data",
+    "InterruptedRunError",
+    "PenaltyChoice",
+    "Recipe",
+    "ResNet20",
+    "Samples",
+    "Source",
+    "StopRequest",
+    "Trainer",
+    "build_model",
+    "lenet_5",
+    "lenet_300_100",
+    "mlp",
+    "parse_budget",
+    "read_recipe",
+    "read_source",
+    "resnet20",
+    "results_table",
+    "run_recipe",
+    "split_source",
+]

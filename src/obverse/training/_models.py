@@ -1,0 +1,189 @@
+"""The models that the command line knows, sized from the data; all are plain modules."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InvalidArgumentError, UnknownNameError
+
+__all__ = ["MODELS", "ResNet20", "build_model", "is_factory", "lenet_5", "lenet_300_100", "mlp", "resnet20"]
+
+
+def mlp(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """Two hidden layers: 128 and 64 units up to 256 inputs, 256 and 128 beyond."""
+    inputs = math.prod(input_shape)
+    width = 128 if inputs <= 256 else 256
+    return _perceptron(inputs, (width, width // 2), num_classes)
+
+
+def lenet_300_100(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """LeNet-300-100 (LeCun et al., 1998): two hidden layers of 300 and 100 units."""
+    return _perceptron(math.prod(input_shape), (300, 100), num_classes)
+
+
+def _perceptron(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Module:
+    layers: list[nn.Module] = [nn.Flatten()]
+    for width in hidden:
+        layers += [nn.Linear(inputs, width), nn.ReLU()]
+        inputs = width
+    return nn.Sequential(*layers, nn.Linear(inputs, outputs))
+
+
+def lenet_5(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """LeNet-5 in Caffe's form: 20-50-800-500 for images of 28x28. Convolutions pad images under 16 pixels."""
+    channels, height, width = _image(input_shape, "lenet-5", 4)
+    padding = 2 if min(height, width) < 16 else 0
+
+    def side(length: int) -> int:
+        return ((length + 2 * padding - 4) // 2 + 2 * padding - 4) // 2
+
+    return nn.Sequential(
+        nn.Conv2d(channels, 20, 5, padding=padding),
+        nn.MaxPool2d(2),
+        nn.Conv2d(20, 50, 5, padding=padding),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(50 * side(height) * side(width), 500),
+        nn.ReLU(),
+        nn.Linear(500, num_classes),
+    )
+
+
+class _Block(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = torch.relu(self.bn1(self.conv1(x)))
+        return torch.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+
+
+class ResNet20(nn.Module):
+    """ResNet-20 for small images (He et al., 2016, section 4.2), with projection shortcuts.
+
+    Parameters
+    ----------
+    channels : int
+        Channels of the input images.
+    num_classes : int
+    """
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(16)
+        self.blocks = nn.Sequential(
+            *(_Block(16, 16, 1) for _ in range(3)),
+            *(_Block(16 if i == 0 else 32, 32, 2 if i == 0 else 1) for i in range(3)),
+            *(_Block(32 if i == 0 else 64, 64, 2 if i == 0 else 1) for i in range(3)),
+        )
+        self.head = nn.Linear(64, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Class scores, shape (rows, classes), of images (rows, channels, height, width)."""
+        features: Tensor = self.blocks(torch.relu(self.bn(self.conv(x))))
+        scores: Tensor = self.head(features.mean(dim=(2, 3)))
+        return scores
+
+
+def resnet20(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """`ResNet20` for images of this shape."""
+    return ResNet20(_image(input_shape, "resnet20", 4)[0], num_classes)
+
+
+MODELS: dict[str, Callable[[tuple[int, ...], int], nn.Module]] = {
+    "mlp": mlp,
+    "lenet-300-100": lenet_300_100,
+    "lenet-5": lenet_5,
+    "resnet20": resnet20,
+}
+
+
+def is_factory(name: str) -> bool:
+    """Whether ``name`` is of the form ``package.module:factory``."""
+    return ":" in name
+
+
+def build_model(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """Build a model by name and check that it fits the data.
+
+    Parameters
+    ----------
+    name : str
+        One of `MODELS`, or ``package.module:factory``, imported with the current folder on the path. The
+        factory is called with those of the keywords ``input_shape`` and ``num_classes`` that it accepts.
+    input_shape : tuple of int
+        Shape of one input.
+    num_classes : int
+
+    Raises
+    ------
+    InvalidArgumentError
+        When the factory cannot be imported, does not return a module, or the module does not map
+        (rows, \\*input_shape) to (rows, num_classes).
+    """
+    if name in MODELS:
+        return MODELS[name](input_shape, num_classes)
+    if not is_factory(name):
+        raise UnknownNameError("model", name, MODELS)
+    model = _call_factory(name, input_shape, num_classes)
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            scores = model(torch.zeros(2, *input_shape))
+    except Exception as error:  # the user's code may raise anything
+        raise InvalidArgumentError(f"model {name} cannot take inputs of shape {(2, *input_shape)}: {error}") from error
+    model.train(training)
+    if not isinstance(scores, Tensor) or scores.shape != (2, num_classes):
+        given = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise InvalidArgumentError(f"model {name} returns {given} for 2 inputs; expected shape (2, {num_classes})")
+    return model
+
+
+def _call_factory(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    module_name, _, attribute = name.partition(":")
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InvalidArgumentError(f"cannot import model {name!r}: {error}") from error
+    finally:
+        sys.path.remove(here)
+    if not callable(factory):
+        raise InvalidArgumentError(f"{name} is not callable; give a function that returns a torch.nn.Module")
+    offered = {"input_shape": input_shape, "num_classes": num_classes}
+    accepted = inspect.signature(factory).parameters
+    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values()):
+        offered = {key: value for key, value in offered.items() if key in accepted}
+    model = factory(**offered)
+    if not isinstance(model, nn.Module):
+        raise InvalidArgumentError(f"{name} returned {type(model).__name__}, expected a torch.nn.Module")
+    return model
+
+
+def _image(shape: tuple[int, ...], model: str, smallest: int) -> tuple[int, int, int]:
+    if len(shape) != 3 or min(shape[1:]) < smallest:
+        raise InvalidArgumentError(
+            f"{model} needs images of at least {smallest}x{smallest} pixels, got inputs of shape {shape}"
+        )
+    return shape[0], shape[1], shape[2]

@@ -1,0 +1,86 @@
+"""What a run shows while it trains: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ._trainer import Trainer
+
+__all__ = ["ProgressDisplay"]
+
+_MOST_LINES = 20
+
+
+class ProgressDisplay:
+    """Follows the runs of a study; use it as a context manager.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+    enabled : bool
+        False on all processes but the first.
+    """
+
+    def __init__(self, console: Console, enabled: bool = True) -> None:
+        self._console, self._enabled = console, enabled
+        self._bar: Progress | None = None
+        self._task: Any = None
+        if enabled and console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.fields[state]}"),
+                TimeRemainingColumn(compact=True),
+                console=console,
+            )
+
+    def __enter__(self) -> ProgressDisplay:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def start(self, trainer: Trainer) -> None:
+        """A run begins, or goes on from its checkpoint."""
+        name = f"seed {trainer.seed}"
+        if self._bar is not None:
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._task = self._bar.add_task(name, total=trainer.total_steps, completed=trainer.step, state="starting")
+        elif trainer.step:
+            self._line(f"{name}: resumed at step {trainer.step} of {trainer.total_steps}")
+
+    def step(self, trainer: Trainer, loss: float) -> None:
+        """A step is done."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=trainer.step)
+            if not trainer.history:
+                self._bar.update(self._task, state=f"epoch 1/{trainer.epochs}  loss {loss:.4f}")
+
+    def epoch(self, trainer: Trainer) -> None:
+        """An epoch is done."""
+        entry = trainer.history[-1]
+        state = (
+            f"epoch {entry['epoch']}/{trainer.epochs}  loss {entry['train_loss']:.4f}  "
+            f"validation {1 - entry['validation_error']:.2%}  sparsity {entry['sparsity']:.2%}  "
+            f"strength {entry['strength']:.2e}  {entry['phase']}"
+        )
+        if self._bar is not None:
+            self._bar.update(self._task, state=state)
+            return
+        every = -(-trainer.epochs // _MOST_LINES)
+        if entry["epoch"] % every == 0 or entry["epoch"] == trainer.epochs:
+            self._line(f"seed {trainer.seed}  {state}")
+
+    def _line(self, text: str) -> None:
+        if self._enabled:
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,276 @@
+"""A recipe: everything that decides the numbers of a run, checked, and as YAML."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from ..errors import InvalidArgumentError, UnknownNameError
+from ._models import MODELS, is_factory
+from ._sources import source_name
+
+__all__ = ["PenaltyChoice", "Recipe", "parse_budget", "parse_penalty", "read_recipe"]
+
+
+def parse_budget(given: object) -> float:
+    """A sparsity from ``0.95``, ``"95%"`` or ``"20x"`` (one weight in twenty stays).
+
+    Raises
+    ------
+    InvalidArgumentError
+        Unless the sparsity lies strictly between 0 and 1.
+    """
+    allowed = "give a sparsity strictly between 0 and 1 as 0.95, 95% or 20x"
+    text = str(given).strip().lower()
+    match = re.fullmatch(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([%x]?)", text)
+    if match is None or isinstance(given, bool):
+        raise InvalidArgumentError(f"budget {given!r} is not a number; {allowed}")
+    number = float(match[1])
+    if match[2] == "%":
+        number = float(f"{number / 100:.12g}")
+    elif match[2] == "x":
+        number = 1 - 1 / number if number > 1 else math.nan
+    if not 0 < number < 1:
+        raise InvalidArgumentError(f"budget {given} is out of range; {allowed}")
+    return number
+
+
+def parse_penalty(given: object) -> object:
+    """A penalty from ``"log-sum"`` or ``"scad:a=3.7,threshold=1"``; anything but text as given."""
+    if not isinstance(given, str):
+        return given
+    name, _, rest = given.partition(":")
+    parameters = {}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        try:
+            parameters[key.strip()] = float(value)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise InvalidArgumentError(
+                f"penalty {given!r}: parameters are written name:parameter=number,parameter=number"
+            )
+    return {"name": name.strip(), "parameters": parameters}
+
+
+class PenaltyChoice(BaseModel):
+    """A penalty by name, with parameters where they differ from its defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    parameters: dict[str, float] = {}
+
+
+class Recipe(BaseModel):
+    """What to train on what, and how.
+
+    Every field has a default. Exactly one of ``budget`` and ``strength`` holds; giving a strength clears the
+    default budget. ``epochs`` and ``threads`` left empty are decided from the data and the model, and the
+    recipe that a run writes has the values it used.
+
+    Attributes
+    ----------
+    data : str
+        ``digits``, ``mnist``, ``fashion-mnist``, ``cifar10``, a hub name, or a path.
+    target : str or None
+        Label column of a table.
+    model : str
+        ``mlp``, ``lenet-300-100``, ``lenet-5``, ``resnet20`` or ``package.module:factory``.
+    penalty : PenaltyChoice
+        Also given as ``"log-sum"`` or ``"log-sum:epsilon=0.1"``.
+    face, groups : str
+        As `obverse.Sparsifier` takes them.
+    budget : float or None
+        Sparsity at the end, strictly between 0 and 1; also ``"95%"`` or ``"20x"``.
+    strength : float or None
+        Strength of the penalty, in place of a budget.
+    epochs, batch_size : int
+        The batch is the global one, shared by all processes.
+    optimizer, learning_rate, momentum, weight_decay, schedule
+        Momentum is used by ``sgd`` only; the schedule takes the learning rate to zero.
+    label_smoothing : float
+        In [0, 1).
+    augment : str
+        Random shifts and flips of images.
+    seed, seeds : int
+        Runs use the seeds ``seed, seed + 1, ...``; all share the data split of ``seed``.
+    validation_fraction, test_fraction : float
+        Shares carved from the training rows; a test split is carved only where the source has none.
+    precision : str
+        ``fp32``, ``bf16`` or ``fp16``.
+    device : str
+        ``auto`` or ``cpu``.
+    threads : int or None
+        Threads of torch on the CPU.
+    tracker : str
+        ``none``, ``csv`` or ``tensorboard``.
+    out : str or None
+        Output folder; by default named after the recipe, under ``runs``.
+    """
+
+    model_config = ConfigDict(extra="forbid", validate_default=False)
+
+    data: str = "digits"
+    target: str | None = None
+    model: str = "mlp"
+    penalty: Annotated[PenaltyChoice, BeforeValidator(parse_penalty)] = PenaltyChoice(name="log-sum")
+    face: Literal["proximal", "reweighted", "dropout"] = "proximal"
+    groups: str = "weights"
+    budget: Annotated[float, BeforeValidator(parse_budget)] | None = 0.95
+    strength: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    epochs: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    optimizer: Literal["sgd", "adam", "adamw"] = "adam"
+    learning_rate: float = Field(default=2e-3, gt=0, allow_inf_nan=False)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    augment: Literal["none", "shift", "flip", "shift+flip"] = "none"
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    seeds: int = Field(default=1, ge=1, le=1000)
+    validation_fraction: float = Field(default=0.1, gt=0, lt=1)
+    test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    device: Literal["auto", "cpu"] = "auto"
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    tracker: Literal["none", "csv", "tensorboard"] = "none"
+    out: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_goal(cls, fields: Any) -> Any:
+        if not isinstance(fields, Mapping):
+            return fields
+        fields = dict(fields)
+        if fields.get("strength") is not None:
+            if fields.get("budget") is not None:
+                raise InvalidArgumentError("give a budget or a strength, not both: a budget finds its own strength")
+            fields["budget"] = None
+        elif "budget" in fields and fields["budget"] is None:
+            raise InvalidArgumentError("give a budget (such as 95%) or a strength")
+        return fields
+
+    @model_validator(mode="after")
+    def _known_model(self) -> Recipe:
+        if self.model not in MODELS and not is_factory(self.model):
+            raise UnknownNameError("model", self.model, MODELS)
+        return self
+
+    @classmethod
+    def from_mapping(cls, fields: Mapping[str, Any]) -> Recipe:
+        """Check plain fields.
+
+        Raises
+        ------
+        InvalidArgumentError
+            With one line on the first field that is not allowed.
+        """
+        try:
+            return cls.model_validate(dict(fields))
+        except ValidationError as error:
+            raise _one_line(error) from None
+
+    def but(self, **changes: Any) -> Recipe:
+        """The same recipe with some fields changed; a new goal (budget or strength) replaces the old."""
+        fields = self.model_dump()
+        if changes.get("strength") is not None and changes.get("budget") is None:
+            fields["budget"] = None
+        if changes.get("budget") is not None and changes.get("strength") is None:
+            fields["strength"] = None
+        return self.from_mapping(fields | changes)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Recipe:
+        """Read a recipe from YAML.
+
+        Raises
+        ------
+        InvalidArgumentError
+            When the file is missing, not YAML, or a field is not allowed.
+        """
+        try:
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InvalidArgumentError(f"no such recipe: {path}") from None
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+            line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            mark = getattr(error, "problem_mark", None)
+            place = f", line {mark.line + 1}" if mark is not None else ""
+            raise InvalidArgumentError(f"cannot read recipe {path}{place}: {line}") from None
+        if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+            raise InvalidArgumentError(f"recipe {path} must be a mapping of field names to values")
+        return cls.from_mapping(content)
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML, without ``out``: where a run went does not decide its numbers."""
+        text: str = yaml.safe_dump(self.numbers(), sort_keys=False)
+        return text
+
+    def numbers(self) -> dict[str, Any]:
+        """Plain fields that decide the numbers of a run."""
+        fields = self.model_dump(exclude={"out"})
+        # The goal that does not hold is left out, so that what is written reads back.
+        del fields["budget" if self.strength is not None else "strength"]
+        return fields
+
+    def folder(self) -> Path:
+        """``out``, or ``runs/<data>-<model>-<penalty>-<face>-<goal>``."""
+        if self.out is not None:
+            return Path(self.out).expanduser()
+        goal = f"{self.budget:g}" if self.budget is not None else f"strength-{self.strength:g}"
+        model = re.sub(r"[^\w.-]+", "-", self.model)
+        parts = (source_name(self.data), model, self.penalty.name, self.face, goal)
+        return Path("runs") / "-".join(parts)
+
+
+def read_recipe(given: Mapping[str, Any], path: str | Path | None = None, resume: bool = False) -> Recipe:
+    """A recipe from a file, if any, with some fields given anew.
+
+    Parameters
+    ----------
+    given : mapping
+        Fields that override those of the file.
+    path : path-like, optional
+        The recipe file. When a run is resumed and none is given, that of its output folder, if it is there.
+    resume : bool
+
+    Raises
+    ------
+    InvalidArgumentError
+        Also when the file names a model to import: a file does not get to run code, so the name must be given
+        anew.
+    """
+    if path is None and resume:
+        folder = Recipe.from_mapping(given).folder()
+        path = folder / "recipe.yaml" if (folder / "recipe.yaml").is_file() else None
+        given = {**given, "out": str(folder)}
+    if path is None:
+        return Recipe.from_mapping(given)
+    stored = Recipe.read(path)
+    if is_factory(stored.model) and "model" not in given:
+        raise InvalidArgumentError(
+            f"recipe {path} names code to import; if you trust it, say so with --model {stored.model}"
+        )
+    return stored.but(**given)
+
+
+def _one_line(error: ValidationError) -> InvalidArgumentError:
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or "recipe"
+    if first["type"] == "extra_forbidden":
+        known = PenaltyChoice.model_fields if field.startswith("penalty.") else Recipe.model_fields
+        return UnknownNameError("recipe field", str(first["loc"][-1]), known)
+    message = first["msg"].removeprefix("Value error, ")
+    cause = (first.get("ctx") or {}).get("error")
+    if isinstance(cause, InvalidArgumentError):
+        return cause
+    return InvalidArgumentError(f"recipe field {field!r}: {message[0].lower()}{message[1:]}; got {first['input']!r}")

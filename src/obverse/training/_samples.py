@@ -1,0 +1,67 @@
+"""What a source gives: inputs and labels, with the test split where it has one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..errors import InvalidArgumentError
+
+__all__ = ["Samples", "Source"]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs and labels, one row per sample.
+
+    Attributes
+    ----------
+    inputs : Tensor
+        uint8, (rows, channels, height, width), for images; float32, (rows, features), otherwise.
+    labels : Tensor of int64, shape (rows,)
+    """
+
+    inputs: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if len(self.inputs) != len(self.labels):
+            raise InvalidArgumentError(f"{len(self.inputs)} inputs and {len(self.labels)} labels: they must pair up")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def rows(self, index: Tensor) -> Samples:
+        """The samples at ``index``."""
+        return Samples(self.inputs[index], self.labels[index])
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as its owner published it, before any split of ours.
+
+    Attributes
+    ----------
+    name : str
+        Short name, used in the name of the output folder.
+    classes : tuple of str
+        Class names in the order of the labels.
+    train : Samples
+    test : Samples or None
+        None when the source has no test split.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Samples
+    test: Samples | None
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2 or int(self.train.labels.min()) == int(self.train.labels.max()):
+            raise InvalidArgumentError(f"{self.name}: the training data hold a single class; at least two are needed")
+        if self.test is not None and self.test.inputs.shape[1:] != self.train.inputs.shape[1:]:
+            raise InvalidArgumentError(
+                f"{self.name}: training inputs have shape {tuple(self.train.inputs.shape[1:])} "
+                f"and test inputs {tuple(self.test.inputs.shape[1:])}; they must agree"
+            )

@@ -1,0 +1,109 @@
+"""A recipe reads back as it was written, and one line says what is wrong with a bad one."""
+
+from __future__ import annotations
+
+import pytest
+
+from obverse.errors import InvalidArgumentError, UnknownNameError
+from obverse.training import Recipe, parse_budget, read_recipe
+
+
+@pytest.mark.parametrize(
+    ("given", "sparsity"),
+    [(0.95, 0.95), ("0.95", 0.95), ("95%", 0.95), (" 99.5 % ", 0.995), ("20x", 0.95), ("20X", 0.95), ("1e-1", 0.1)],
+)
+def test_budgets(given, sparsity):
+    assert parse_budget(given) == pytest.approx(sparsity, rel=1e-12)
+
+
+@pytest.mark.parametrize("given", [0, 1, 1.5, -0.1, "0%", "100%", "1x", "0.5x", "95", "lots", "", True, "nan", "inf"])
+def test_budgets_out_of_range(given):
+    with pytest.raises(InvalidArgumentError, match="budget"):
+        parse_budget(given)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"penalty": "mcp:gamma=3", "face": "reweighted", "budget": "20x", "epochs": 3, "threads": 2},
+        {"strength": 1e-4, "optimizer": "sgd", "learning_rate": 0.1, "schedule": "linear"},
+        {"data": "x: y #.csv", "target": "null", "penalty": {"name": "log-sum", "parameters": {"epsilon": 0.25}}},
+    ],
+)
+def test_round_trip(tmp_path, fields):
+    recipe = Recipe.from_mapping(fields)
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
+    assert Recipe.read(tmp_path / "recipe.yaml") == recipe
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"epoch": 3}, "unknown recipe field 'epoch'; did you mean 'epochs'"),
+        ({"penalty": {"name": "mcp", "gamma": 3}}, "unknown recipe field 'gamma'"),
+        ({"epochs": 0}, "'epochs'.*greater than or equal to 1; got 0"),
+        ({"epochs": "many"}, "'epochs'"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"learning_rate": float("inf")}, "learning_rate"),
+        ({"strength": -1}, "strength"),
+        ({"budget": 1.0}, "out of range"),
+        ({"budget": None}, "budget .* or a strength"),
+        ({"budget": 0.9, "strength": 1e-3}, "not both"),
+        ({"face": "prox"}, "'face'.*'proximal'"),
+        ({"model": "lenet5"}, "did you mean 'lenet-5'"),
+        ({"penalty": "log-sum:epsilon"}, "name:parameter=number"),
+        ({"seed": -1}, "seed"),
+        ({"validation_fraction": 1}, "validation_fraction"),
+    ],
+)
+def test_errors_are_one_line(fields, match):
+    with pytest.raises(InvalidArgumentError, match=match) as caught:
+        Recipe.from_mapping(fields)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["- a\n- b\n", "just text", "", "a: [1, 2", "1: 2", "!!python/object/apply:os.system ['true']", "\x00"]
+)
+def test_files_that_are_no_recipe(tmp_path, text):
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(InvalidArgumentError) as caught:
+        Recipe.read(tmp_path / "r.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(InvalidArgumentError, match="no such recipe"):
+        Recipe.read(tmp_path / "r.yaml")
+
+
+def test_a_new_goal_replaces_the_old():
+    assert Recipe().but(strength=0.1).budget is None
+    assert Recipe(budget=None, strength=0.1).but(budget="90%").strength is None
+    with pytest.raises(InvalidArgumentError, match="not both"):
+        Recipe().but(budget=0.9, strength=0.1)
+
+
+def test_given_fields_override_the_file(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("epochs: 3\nbudget: 0.9\n")
+    recipe = read_recipe({"epochs": 4}, path)
+    assert (recipe.epochs, recipe.budget) == (4, 0.9)
+    with pytest.raises(UnknownNameError):
+        read_recipe({"model": "nope"}, path)
+
+
+def test_a_file_does_not_get_to_import_code(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model: os:system\n")
+    with pytest.raises(InvalidArgumentError, match="--model os:system"):
+        read_recipe({}, path)
+    assert read_recipe({"model": "os:system"}, path).model == "os:system"
+
+
+def test_default_folder():
+    assert str(Recipe().folder()) == "runs/digits-mlp-log-sum-proximal-0.95"
+    assert str(Recipe(data="a/b/some data.csv", budget=None, strength=0.5).folder()) == (
+        "runs/some-data-mlp-log-sum-proximal-strength-0.5"
+    )

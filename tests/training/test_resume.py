@@ -1,0 +1,223 @@
+"""However a run is cut short, resuming ends at the bits of a run that was not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import obverse
+from obverse.errors import InvalidArgumentError, NonFiniteError
+from obverse.training import InterruptedRunError, Recipe, StopRequest, Trainer, run_recipe
+from obverse.training._checkpoint import read_checkpoint, read_json, write_atomically, write_json
+
+SOURCE = Path(obverse.__file__).parents[1]
+
+
+def numbers(folder):
+    """Everything in the metrics but the time it took and how it was called."""
+
+    def timeless(value):
+        if isinstance(value, dict):
+            return {k: timeless(v) for k, v in value.items() if k not in ("seconds", "command")}
+        return [timeless(item) for item in value] if isinstance(value, list) else value
+
+    return timeless(read_json(Path(folder) / "metrics.json"))
+
+
+def same_result(first, second):
+    assert numbers(first) == numbers(second)
+    ours, theirs = load_file(Path(first) / "model.safetensors"), load_file(Path(second) / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+class StopAt:
+    """Asks a run to stop at one of its steps, as a signal would."""
+
+    def __init__(self, monkeypatch, step):
+        self.step, self.stops = step, []
+        original_enter, original_step = StopRequest.__enter__, Trainer._step
+
+        def enter(stop):
+            self.stops.append(stop)
+            return original_enter(stop)
+
+        def step(trainer, batch):
+            if trainer.step + 1 == self.step:
+                self.stops[-1].asked = True
+            return original_step(trainer, batch)
+
+        monkeypatch.setattr(StopRequest, "__enter__", enter)
+        monkeypatch.setattr(Trainer, "_step", step)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optimizer": "sgd", "learning_rate": 0.05, "schedule": "linear"},
+        {"face": "reweighted"},
+        {"face": "dropout"},
+        {"precision": "bf16"},
+        {"strength": 1e-4, "budget": None},
+    ],
+    ids=lambda changes: " ".join(map(str, changes.values())) or "default",
+)
+@pytest.mark.parametrize("step", [14, 21])  # the end of an epoch, and the middle of one
+def test_resume_equals_uninterrupted(quick, tmp_path, monkeypatch, changes, step):
+    whole, cut = str(tmp_path / "whole"), str(tmp_path / "cut")
+    run_recipe(Recipe.from_mapping(quick(**changes, out=whole)))
+    with monkeypatch.context() as patch:
+        StopAt(patch, step)
+        with pytest.raises(InterruptedRunError, match=f"step {step} of 42"):
+            run_recipe(Recipe.from_mapping(quick(**changes, out=cut)))
+    assert not (Path(cut) / "metrics.json").exists()
+    assert read_checkpoint(Path(cut) / "checkpoint" / "state.pt")["position"]["step"] == step
+    torch.manual_seed(12345)  # what the caller draws in between does not matter
+    run_recipe(Recipe.from_mapping(quick(**changes, out=cut)), resume=True)
+    same_result(whole, cut)
+
+
+def test_a_run_repeats_and_leaves_the_callers_generator_alone(quick, tmp_path):
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    for name in ("a", "b"):
+        run_recipe(Recipe.from_mapping(quick(out=str(tmp_path / name))))
+        torch.rand(3)
+    same_result(tmp_path / "a", tmp_path / "b")
+    torch.set_rng_state(state)
+    run_recipe(Recipe.from_mapping(quick(out=str(tmp_path / "c"))))
+    assert torch.equal(state, torch.get_rng_state())
+    assert torch.get_num_threads() == threads
+
+
+def test_written_recipe_repeats_the_run(quick, tmp_path):
+    run_recipe(Recipe.from_mapping(quick(epochs=None, threads=None, out=str(tmp_path / "a"), batch_size=135)))
+    again = Recipe.read(tmp_path / "a" / "recipe.yaml")
+    assert again.epochs == 200
+    assert again.threads is not None
+    run_recipe(again.but(out=str(tmp_path / "b")))
+    same_result(tmp_path / "a", tmp_path / "b")
+
+
+def test_several_seeds_resume_where_they_were(quick, tmp_path, monkeypatch):
+    fields = quick(seeds=3, out=str(tmp_path / "whole"))
+    run_recipe(Recipe.from_mapping(fields))
+    cut = Recipe.from_mapping(fields | {"out": str(tmp_path / "cut")})
+    with monkeypatch.context() as patch:
+        calls = []
+        original = Trainer._end_epoch
+        patch.setattr(Trainer, "_end_epoch", lambda self: (calls.append(1), original(self))[1])
+        patch.setattr(
+            StopRequest, "asked", property(lambda self: len(calls) == 8, lambda self, value: None), raising=False
+        )
+        with pytest.raises(InterruptedRunError):
+            run_recipe(cut)
+    assert (tmp_path / "cut" / "seed-0" / "checkpoint" / "result.json").exists()
+    assert not (tmp_path / "cut" / "seed-1" / "checkpoint" / "result.json").exists()
+    finished = (tmp_path / "cut" / "seed-0" / "model.safetensors").stat().st_mtime_ns
+    run_recipe(cut, resume=True)
+    assert (tmp_path / "cut" / "seed-0" / "model.safetensors").stat().st_mtime_ns == finished
+    same_result(tmp_path / "whole", tmp_path / "cut")
+    # More seeds can be added afterwards.
+    assert len(run_recipe(cut.but(seeds=4), resume=True)["runs"]) == 4
+
+
+def test_resume_of_a_finished_run_changes_nothing(quick, tmp_path):
+    recipe = Recipe.from_mapping(quick())
+    first = run_recipe(recipe)
+    assert run_recipe(recipe, resume=True) == first
+
+
+def test_resume_refuses_another_recipe_or_data(quick, blobs, tmp_path):
+    recipe = Recipe.from_mapping(quick())
+    run_recipe(recipe)
+    with pytest.raises(InvalidArgumentError, match=r"learning_rate was 0.002 and is 0.01 now"):
+        run_recipe(recipe.but(learning_rate=0.01), resume=True)
+    blobs.write_text(blobs.read_text().replace("label\n", "label\n9,9,9,9,9,9,1\n", 1))
+    with pytest.raises(InvalidArgumentError, match="data_statistics"):
+        run_recipe(recipe, resume=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\x80\x04K\x01."], ids=["empty", "garbage", "pickle"])
+def test_broken_checkpoint(quick, tmp_path, content):
+    folder = tmp_path / "out" / "checkpoint"
+    folder.mkdir(parents=True)
+    (folder / "state.pt").write_bytes(content)
+    with pytest.raises(InvalidArgumentError, match="cannot read checkpoint"):
+        run_recipe(Recipe.from_mapping(quick()), resume=True)
+
+
+class _Payload:
+    def __reduce__(self):
+        return (os.system, ("true",))
+
+
+def test_checkpoints_load_no_pickled_objects(tmp_path):
+    torch.save({"recipe": _Payload()}, tmp_path / "state.pt")
+    with pytest.raises(InvalidArgumentError, match="cannot read checkpoint"):
+        read_checkpoint(tmp_path / "state.pt")
+
+
+def test_files_are_whole_or_as_they_were(tmp_path):
+    write_json(tmp_path / "x.json", {"a": 1})
+
+    def fail(file):
+        file.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(tmp_path / "x.json", fail)
+    assert read_json(tmp_path / "x.json") == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "y.json", {"a": float("nan")})
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(quick):
+    recipe = Recipe.from_mapping(quick(optimizer="sgd", learning_rate=1e30, schedule="constant"))
+    with pytest.raises(NonFiniteError, match="step"):
+        run_recipe(recipe)
+
+
+def start(fields, folder, *more):
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in fields.items() if name != "out"]
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "obverse.cli", "sparsify", "--out", str(folder), *options, *more],
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill -9"])
+def test_signals_to_a_process(quick, tmp_path, number):
+    fields = quick(epochs=40)
+    run_recipe(Recipe.from_mapping(fields | {"out": str(tmp_path / "whole")}))
+    folder = tmp_path / "cut"
+    # The signal comes at the first checkpoint, with most of the run still ahead.
+    process = start(fields, folder)
+    deadline = time.monotonic() + 60
+    while not (folder / "checkpoint" / "state.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    if number == signal.SIGINT:
+        assert process.returncode == 130, output
+        assert "go on with: obverse sparsify --resume --out" in output
+        assert "Traceback" not in output
+    else:
+        assert process.returncode == -signal.SIGKILL, output
+    position = read_checkpoint(folder / "checkpoint" / "state.pt")["position"]
+    assert 0 < position["step"] < 280
+    assert not (folder / "metrics.json").exists()
+    run_recipe(Recipe.from_mapping(fields | {"out": str(folder)}), resume=True)
+    same_result(tmp_path / "whole", folder)
