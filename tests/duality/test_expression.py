@@ -16,7 +16,10 @@ from obverse.errors import InvalidArgumentError
         ("sigmoid(2*w - 1)", lambda w: 1 / (1 + np.exp(1 - 2 * w))),
         ("w**2/(w**2 + 0.5)", lambda w: w**2 / (w**2 + 0.5)),
         ("where(w < 0.5, 0.3, 1)", lambda w: np.where(w < 0.5, 0.3, 1)),
-        ("minimum(1, maximum(tanh(w), sqrt(abs(w))/9))", lambda w: np.minimum(1, np.maximum(np.tanh(w), np.sqrt(w) / 9))),
+        (
+            "minimum(1, maximum(tanh(w), sqrt(abs(w))/9))",
+            lambda w: np.minimum(1, np.maximum(np.tanh(w), np.sqrt(w) / 9)),
+        ),
         ("log1p(w) - log(1 + w) + 0.5", lambda w: 0.5 + 0 * w),
         ("0.25", lambda w: np.full_like(w, 0.25)),
     ],

@@ -117,7 +117,9 @@ def test_prox_beats_brute_force(penalty: VariationalDropout, step: float) -> Non
     assert ((by_array - z) ** 2 / 2 + step * np.asarray(penalty.value(by_array)) <= best + 1e-9).all()
     single = np.asarray(penalty.prox(z.astype(np.float32), step))
     assert single.dtype == np.float32
-    assert ((single - z) ** 2 / 2 + step * np.asarray(penalty.value(single.astype(float))) <= best + 1e-5 * (1 + z * z)).all()
+    assert (
+        (single - z) ** 2 / 2 + step * np.asarray(penalty.value(single.astype(float))) <= best + 1e-5 * (1 + z * z)
+    ).all()
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +174,9 @@ def test_kink_and_jump_are_located() -> None:
     np.testing.assert_allclose(x, [threshold / 1.5, threshold], rtol=1e-8)
     clip = TabulatedPenalty(lambda w: np.maximum(1 - w / 1.3, 0.0))
     assert clip.curvature_limit == pytest.approx(1.3, rel=1e-6)
-    np.testing.assert_allclose(clip.prox(w, 0.5), np.where(w < 1.3, np.maximum(w - 0.5, 0) / (1 - 0.5 / 1.3), w), atol=1e-10)
+    np.testing.assert_allclose(
+        clip.prox(w, 0.5), np.where(w < 1.3, np.maximum(w - 0.5, 0) / (1 - 0.5 / 1.3), w), atol=1e-10
+    )
 
 
 def test_torch_agrees_and_differentiates(tabulated: TabulatedPenalty) -> None:

@@ -54,9 +54,7 @@ class AdaptiveDropout:
         safe = xp.where(eta > 0, eta, xp.ones_like(eta))
         return xp.where(eta > 0, self.strength / safe, unbounded)[()]
 
-    def sample(
-        self, w: Array, generator: Any = None, law: Literal["bernoulli", "gaussian"] = "bernoulli"
-    ) -> Array:
+    def sample(self, w: Array, generator: Any = None, law: Literal["bernoulli", "gaussian"] = "bernoulli") -> Array:
         """Masks of mean one, in the shape, dtype and device of ``w``.
 
         Parameters
@@ -96,7 +94,11 @@ class AdaptiveDropout:
             mask = 1 + noise * xp.sqrt(xp.where(dropped, xp.zeros_like(keep), (1 - safe) / safe))
         mask = xp.where(dropped, xp.zeros_like(keep), mask)
         given = getattr(w, "dtype", None)
-        return mask if given is None or given == mask.dtype or not xp.isdtype(given, "real floating") else xp.astype(mask, given)
+        return (
+            mask
+            if given is None or given == mask.dtype or not xp.isdtype(given, "real floating")
+            else xp.astype(mask, given)
+        )
 
 
 def _below_one(noise: Any, law: str, dtype: Any) -> Any:

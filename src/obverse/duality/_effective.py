@@ -26,7 +26,11 @@ _ROUNDING = 1e-15
 
 
 def effective_penalty(
-    keep_probability: Callable[[Any], Any], strength: float = 1.0, *, scale: float | None = None, name: str | None = None
+    keep_probability: Callable[[Any], Any],
+    strength: float = 1.0,
+    *,
+    scale: float | None = None,
+    name: str | None = None,
 ) -> Penalty:
     r"""The penalty that dropping weights with a given probability minimizes, on average.
 
@@ -79,7 +83,9 @@ def effective_penalty(
     if isinstance(keep_probability, AdaptiveDropout):
         width = 1.0 if keep_probability.scale is None else keep_probability.scale
         if not isinstance(width, (int, float)):
-            raise InvalidArgumentError("a dropout with one scale per weight has one penalty per weight; use a number as scale")
+            raise InvalidArgumentError(
+                "a dropout with one scale per weight has one penalty per weight; use a number as scale"
+            )
         width, height = 1 / (width * (scale or 1.0)), keep_probability.strength / strength
         unchanged = width == 1 and height == 1
         return keep_probability.penalty if unchanged else Rescaled(keep_probability.penalty, width, height)
@@ -138,10 +144,14 @@ def _from_map(alpha: Callable[[Floats], Floats], strength: float, name: str) -> 
     if falls.any():
         index = np.flatnonzero(falls)
         index = np.append(index, index + 1)
-        raise _refusal(w, index, "a keep probability must not fall as the weight grows: its penalty is not subquadratic")
+        raise _refusal(
+            w, index, "a keep probability must not fall as the weight grows: its penalty is not subquadratic"
+        )
     if (keep == 0).any():
         raise _refusal(
-            w, np.flatnonzero(keep == 0), "weights there are always dropped: the penalty of this keep probability is infinite"
+            w,
+            np.flatnonzero(keep == 0),
+            "weights there are always dropped: the penalty of this keep probability is infinite",
         )
     octave, index = _OCTAVES[1], keep.size
     power: float | None = None

@@ -45,7 +45,9 @@ class SubquadraticReport:
     subquadratic: bool = True
 
 
-def check_subquadratic(penalty: Penalty | Callable[[Any], Any] | AdaptiveDropout, strength: float = 1.0) -> SubquadraticReport:
+def check_subquadratic(
+    penalty: Penalty | Callable[[Any], Any] | AdaptiveDropout, strength: float = 1.0
+) -> SubquadraticReport:
     r"""Check that :math:`\Omega'(w)/w` is nonincreasing, which is when a penalty has a dropout face.
 
     Parameters

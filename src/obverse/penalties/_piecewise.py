@@ -137,7 +137,11 @@ class Piecewise:
         import torch
 
         # A plain tensor on the host shares its memory with NumPy, whose blocked loop is the faster one.
-        if not torch.compiler.is_compiling() and type(w) in (torch.Tensor, torch.nn.Parameter) and w.device.type == "cpu":
+        if (
+            not torch.compiler.is_compiling()
+            and type(w) in (torch.Tensor, torch.nn.Parameter)
+            and w.device.type == "cpu"
+        ):
             try:
                 host = w.detach().numpy()
             except RuntimeError:  # inside a function transform there is no memory to share
@@ -361,7 +365,15 @@ def tabulate(
     guard[0] = ends
     table = np.concatenate([guard[:, :1], table, guard[:, 1:]], axis=1)
     return Piecewise(
-        table, first, level, tuple(order), 2.0 ** octaves[0], 2.0 ** octaves[1], powers, float(worst.max()) * tolerance, rough
+        table,
+        first,
+        level,
+        tuple(order),
+        2.0 ** octaves[0],
+        2.0 ** octaves[1],
+        powers,
+        float(worst.max()) * tolerance,
+        rough,
     )
 
 
@@ -465,7 +477,9 @@ def _narrow(
             power = np.convolve(power, [shift, ratio])
         points = center + half * _TESTS
         values = function(points)
-        defect = float((np.abs(horner(row[:, None], (points - middle) / reach) - values) / allowed(points, values)).max())
+        defect = float(
+            (np.abs(horner(row[:, None], (points - middle) / reach) - values) / allowed(points, values)).max()
+        )
         if defect < smallest:
             best, smallest = row, defect
         if defect <= 1:

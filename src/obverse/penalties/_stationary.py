@@ -211,14 +211,24 @@ class ScalarProx:
             # Where the slope jumps, so does the stationary point unless a jump of the minimizer hides it.
             for x in (np.nextafter(point, 0), point):
                 breaks.append(float(x + self.step * self._slope(np.array([x]), np)[0]))
-        self.table = tabulate(
+        self.table = self._attempt((low, high), breaks, (3, 6))
+        if self.table.rough is not None:
+            # A fold close behind a jump bends the branch like a square root: pieces that shrink towards it resolve that.
+            left, right = self.table.rough
+            near = [
+                t * (1 + sign * 0.06 * 0.35**k) for t in self.thresholds if t > 0 for k in range(6) for sign in (-1, 1)
+            ]
+            breaks += [z for z in near if left < z < right]
+            self.table = self._attempt((low, high), breaks, (self.table.bits, self.table.bits))
+
+    def _attempt(self, octaves: tuple[int, int], breaks: list[float], bits: tuple[int, int]) -> Piecewise:
+        return tabulate(
             lambda z: self.solve(z) / z,
-            (low, high),
+            octaves,
             breaks=sorted(set(map(float, breaks))),
             tolerance=1e-11,
             floor=lambda z: np.full_like(z, 1e-12),
-            degree=7,
-            bits=(3, 6),
+            bits=bits,
             find_breaks=False,
             powers=(0.0, 0.0),
         )

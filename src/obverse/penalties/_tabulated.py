@@ -95,13 +95,13 @@ class TabulatedPenalty(Penalty):
                 )
             return values
 
-        self._slope_table = tabulate(checked, octaves, breaks=breaks, floor=noise, powers=powers, find_breaks=find_breaks)
+        self._slope_table = tabulate(
+            checked, octaves, breaks=breaks, floor=noise, powers=powers, find_breaks=find_breaks
+        )
         self._value_table = self._slope_table.integral()
         low = self._slope_table.powers[0]
         if slope_at_zero is None:
-            slope_at_zero = (
-                math.inf if low < -1e-6 else 0.0 if low > 1e-6 else float(self._slope_table.rows[0, 0])
-            )
+            slope_at_zero = math.inf if low < -1e-6 else 0.0 if low > 1e-6 else float(self._slope_table.rows[0, 0])
         self._at_zero = slope_at_zero
         self._known_limit = curvature_limit
         self._scalar_prox: ScalarProx | None = None
@@ -275,7 +275,9 @@ class TabulatedPenalty(Penalty):
             # A smaller stationary point besides needs an objective that starts out convex.
             start = np.minimum(1e-9 * z, above)
             folded = np.flatnonzero(
-                (step > self.curvature_limit) & (1 + step * table.derivative(start, np) > 0) & (step * self._at_zero < z)
+                (step > self.curvature_limit)
+                & (1 + step * table.derivative(start, np) > 0)
+                & (step * self._at_zero < z)
             )
             if folded.size == 0:
                 return above

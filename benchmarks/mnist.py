@@ -1,0 +1,179 @@
+"""LeNet-300-100 on MNIST at 50x and 100x: the proximal face beside gradual magnitude, random pruning and dense.
+
+    python benchmarks/mnist.py [--data ../shared/data/mnist] [--json mnist.json] [--epochs 40] [--seeds 3]
+
+All methods share the network, its initialization, the batches, the optimizer and the learning-rate schedule (constant to
+the freeze, then a cosine to zero), the cubic ramp and the number of epochs. Gradual magnitude zeroes the smallest
+weights of the whole network, re-decided at every application while it ramps, and keeps the final mask; random pruning
+fixes a random mask, equally dense in every layer, before training. Training sees 55,000 images, the same 5,000 are held
+out as validation data, and the test set is evaluated once, after the last epoch. Errors in percent; the interval is
+that of Student's t over the seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from scipy.stats import t as student
+from torch import nn
+
+from obverse import Budget, Sparsifier
+from obverse.penalties import LogSum
+from obverse.training import build_model, read_source
+
+RATE, MOMENTUM, BATCH = 0.1, 0.9, 128
+EVERY = 10
+RAMP, HOLD = 0.6, 0.1
+HERE = Path(__file__).resolve().parents[1]
+
+
+def data(folder: str) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    source = read_source(folder)
+    assert source.test is not None
+    order = torch.randperm(len(source.train), generator=torch.Generator().manual_seed(42))
+    parts = {"train": source.train.rows(order[:55_000]), "valid": source.train.rows(order[55_000:]), "test": source.test}
+    return {name: ((part.inputs / 255 - 0.1307) / 0.3081, part.labels) for name, part in parts.items()}
+
+
+def error(model: nn.Module, part: tuple[torch.Tensor, torch.Tensor]) -> float:
+    with torch.no_grad():
+        return 100 * float((model.eval()(part[0]).argmax(1) != part[1]).float().mean())
+
+
+class Magnitude:
+    """Gradual magnitude pruning with global thresholds, written without Obverse."""
+
+    def __init__(self, model: nn.Module, target: float, steps: int) -> None:
+        self.weights = [p for p in model.parameters() if p.ndim > 1]
+        self.target, self.steps, self.step_count = target, steps, 0
+        self.masks: list[torch.Tensor] | None = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        self.step_count += 1
+        freeze = round((RAMP + HOLD) * self.steps)
+        if self.masks is None and (self.step_count % EVERY == 0 or self.step_count == freeze):
+            progress = min(1.0, self.step_count / (RAMP * self.steps))
+            sparsity = self.target * (1 - (1 - progress) ** 3)
+            magnitudes = torch.cat([w.abs().flatten() for w in self.weights])
+            count = round(sparsity * magnitudes.numel())
+            threshold = magnitudes.kthvalue(count).values if count else magnitudes.new_zeros(())
+            masks = [(w.abs() > threshold).to(w.dtype) for w in self.weights]
+            for weight, mask in zip(self.weights, masks, strict=True):
+                weight.mul_(mask)
+            if self.step_count == freeze:
+                self.masks = masks
+        elif self.masks is not None:
+            for weight, mask in zip(self.weights, self.masks, strict=True):
+                weight.mul_(mask)
+
+
+class Random:
+    """A random mask of the target density in every layer, from the start."""
+
+    def __init__(self, model: nn.Module, target: float, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.weights = [p for p in model.parameters() if p.ndim > 1]
+        self.masks = []
+        for weight in self.weights:
+            kept = torch.randperm(weight.numel(), generator=generator)[: round((1 - target) * weight.numel())]
+            self.masks.append(torch.zeros(weight.numel()).index_fill_(0, kept, 1.0).reshape(weight.shape))
+        self.step()
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for weight, mask in zip(self.weights, self.masks, strict=True):
+            weight.mul_(mask)
+
+
+def train(parts: dict[str, Any], method: str, target: float, seed: int, epochs: int) -> dict[str, Any]:
+    started = time.process_time()
+    torch.manual_seed(seed)
+    model = build_model("lenet-300-100", (1, 28, 28), 10)
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM, nesterov=True)
+    inputs, labels = parts["train"]
+    per_epoch = len(labels) // BATCH
+    steps = epochs * per_epoch
+    freeze = round((RAMP + HOLD) * steps)
+    budget = Budget(target, ramp=RAMP, hold=HOLD)
+    pruner: Any = None
+    if method == "proximal":
+        pruner = Sparsifier(model, optimizer, LogSum(0.1), face="proximal", budget=budget, total_steps=steps, every=EVERY)
+    elif method == "magnitude":
+        pruner = Magnitude(model, target, steps)
+    elif method == "random":
+        pruner = Random(model, target, seed)
+    generator = torch.Generator().manual_seed(seed)
+    step = 0
+    for _ in range(epochs):
+        order = torch.randperm(len(labels), generator=generator)
+        for batch in range(per_epoch):
+            progress = max(0.0, (step - freeze) / (steps - freeze))
+            optimizer.param_groups[0]["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * progress))
+            index = order[batch * BATCH : (batch + 1) * BATCH]
+            optimizer.zero_grad()
+            F.cross_entropy(model(inputs[index]), labels[index]).backward()
+            optimizer.step()
+            if pruner is not None:
+                pruner.step()
+            step += 1
+    if isinstance(pruner, Sparsifier):
+        pruner.finish()
+    weights = [p for p in model.parameters() if p.ndim > 1]
+    return {
+        "method": method,
+        "target": target,
+        "seed": seed,
+        "test_error": error(model, parts["test"]),
+        "validation_error": error(model, parts["valid"]),
+        "sparsity": 1 - sum(int((w != 0).sum()) for w in weights) / sum(w.numel() for w in weights),
+        "layers": [float((w != 0).float().mean()) for w in weights],
+        "cpu_seconds": time.process_time() - started,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default=os.environ.get("OBVERSE_DATA", str(HERE.parent / "shared" / "data" / "mnist")))
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--targets", type=float, nargs="+", default=[0.98, 0.99])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    parts = data(arguments.data)
+    runs: list[dict[str, Any]] = []
+    print(f"{'method':<10} {'kept':>6} {'test error, %':>16} {'validation':>10} {'kept per layer, %':>20}", flush=True)
+    for target in (0.0, *arguments.targets):
+        for method in ("dense",) if target == 0 else ("random", "magnitude", "proximal"):
+            group = [train(parts, method, target, seed, arguments.epochs) for seed in range(arguments.seeds)]
+            runs += group
+            errors = [run["test_error"] for run in group]
+            spread = 0.0
+            if len(errors) > 1:
+                spread = float(student.ppf(0.975, len(errors) - 1)) * statistics.stdev(errors) / len(errors) ** 0.5
+            layers = [100 * statistics.mean(run["layers"][i] for run in group) for i in range(3)]
+            print(
+                f"{method:<10} {100 * (1 - group[0]['sparsity']):>5.1f}% {statistics.mean(errors):>8.2f} ± {spread:<5.2f}"
+                f" {statistics.mean(run['validation_error'] for run in group):>10.2f}"
+                f"   {' / '.join(f'{share:.1f}' for share in layers):>18}",
+                flush=True,
+            )
+            if arguments.json is not None:
+                settings = {"epochs": arguments.epochs, "seeds": arguments.seeds, "rate": RATE, "batch": BATCH}
+                arguments.json.write_text(json.dumps({"settings": settings, "runs": runs}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
