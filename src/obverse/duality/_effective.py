@@ -26,7 +26,7 @@ _ROUNDING = 1e-15
 
 
 def effective_penalty(
-    keep_probability: Callable[[Any], Any],
+    keep_probability: Callable[[Any], Any] | AdaptiveDropout,
     strength: float = 1.0,
     *,
     scale: float | None = None,
@@ -47,8 +47,8 @@ def effective_penalty(
         as its second argument, it is that argument as well.
     scale : float, optional
         Root mean square :math:`\sqrt{G_{ii}}` of the inputs, where they are not normalized and the map is evaluated at
-        :math:`\sqrt{G_{ii}}|w_i|`: the result is then :math:`R(\mathrm{scale}\cdot|w|)/\lambda`. (A map evaluated at the
-        bare weight has the effective penalty :math:`G_{ii} R(w)` instead.)
+        :math:`\sqrt{G_{ii}}|w_i|`: the result is then :math:`R(\mathrm{scale}\cdot|w|)/\lambda`. (A map evaluated at
+        the bare weight has the effective penalty :math:`G_{ii} R(w)` instead.)
     name : str, optional
         Label for messages and plots.
 
@@ -64,8 +64,8 @@ def effective_penalty(
 
     Notes
     -----
-    Relative error about 1e-10. A keep probability within 1e-12 of one has lost the digits of its distance from one: from
-    there on the slope continues as the power law it had.
+    Relative error about 1e-10. A keep probability within 1e-12 of one has lost the digits of its distance from one:
+    from there on the slope continues as the power law it had.
 
     References
     ----------
@@ -78,17 +78,16 @@ def effective_penalty(
     verb = getattr(keep_probability, "__name__", "")
     if isinstance(owner, Penalty) and verb == "keep_probability":
         return owner if scale is None else Rescaled(owner, width=1 / scale)
-    if isinstance(owner, AdaptiveDropout) and verb == "keep_probability":
-        keep_probability = owner
-    if isinstance(keep_probability, AdaptiveDropout):
-        width = 1.0 if keep_probability.scale is None else keep_probability.scale
+    dropout = owner if isinstance(owner, AdaptiveDropout) and verb == "keep_probability" else keep_probability
+    if isinstance(dropout, AdaptiveDropout):
+        width = 1.0 if dropout.scale is None else dropout.scale
         if not isinstance(width, (int, float)):
             raise InvalidArgumentError(
                 "a dropout with one scale per weight has one penalty per weight; use a number as scale"
             )
-        width, height = 1 / (width * (scale or 1.0)), keep_probability.strength / strength
+        width, height = 1 / (width * (scale or 1.0)), dropout.strength / strength
         unchanged = width == 1 and height == 1
-        return keep_probability.penalty if unchanged else Rescaled(keep_probability.penalty, width, height)
+        return dropout.penalty if unchanged else Rescaled(dropout.penalty, width, height)
     if not callable(keep_probability):
         raise InvalidArgumentError(f"keep_probability must be callable, got {type(keep_probability).__name__}")
     table = _from_map(on_arrays(keep_probability), strength, name or verb.strip("<>") or "custom")
@@ -153,28 +152,28 @@ def _from_map(alpha: Callable[[Floats], Floats], strength: float, name: str) -> 
             np.flatnonzero(keep == 0),
             "weights there are always dropped: the penalty of this keep probability is infinite",
         )
-    octave, index = _OCTAVES[1], keep.size
+    octave = _OCTAVES[1]
     power: float | None = None
     vanishing = 1 / keep - 1 < _NEGLIGIBLE
     if vanishing.any():
         # The grid ends where the digits do; a penalty that is exactly flat there has none to lose.
-        index = int(np.argmax(vanishing))
-        octave = max(math.ceil(index / 32) + _OCTAVES[0], _OCTAVES[0] + 8)
-        if (keep[index:] == 1).all() and index > 0 and 1 / keep[index - 1] - 1 > 1e3 * _NEGLIGIBLE:
+        last = int(np.argmax(vanishing))
+        octave = max(math.ceil(last / 32) + _OCTAVES[0], _OCTAVES[0] + 8)
+        if (keep[last:] == 1).all() and last > 0 and 1 / keep[last - 1] - 1 > 1e3 * _NEGLIGIBLE:
             octave, power = min(octave + 1, _OCTAVES[1]), 0.0
         else:
             # A local exponent over several octaves averages the rounding out.
-            a, b = max(index - 192, 0), max(index - 32, 1)
-            slopes = [w[i] * (1 / keep[i] - 1) for i in (a, b)]
-            power = math.log(slopes[1] / slopes[0]) / math.log(w[b] / w[a]) if min(slopes) > 0 else 0.0
+            start, end = max(last - 192, 0), max(last - 32, 1)
+            slopes = [w[i] * (1 / keep[i] - 1) for i in (start, end)]
+            power = math.log(slopes[1] / slopes[0]) / math.log(w[end] / w[start]) if min(slopes) > 0 else 0.0
             power = round(power) + 0.0 if abs(power - round(power)) < 1e-3 else power
 
     def slope(x: Floats) -> Floats:
         probability = alpha(x)
         return x * np.maximum((1 - probability) / probability, 0.0) / strength
 
-    start = slope(w[:33:32])
-    low = math.log2(start[1] / start[0]) if min(start) > 0 else 1.0
+    first = slope(w[:33:32])
+    low = math.log2(first[1] / first[0]) if min(first) > 0 else 1.0
     low = round(low) + 0.0 if abs(low - round(low)) < 1e-9 else low
     if low <= -1 + 1e-6:
         raise NotSubquadraticError(

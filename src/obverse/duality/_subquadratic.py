@@ -73,7 +73,7 @@ def check_subquadratic(
     if isinstance(penalty, AdaptiveDropout) or not isinstance(penalty, Penalty):
         if not callable(penalty) and not isinstance(penalty, AdaptiveDropout):
             raise InvalidArgumentError(f"give a Penalty or a callable, got {type(penalty).__name__}")
-        penalty = effective_penalty(penalty, strength)  # type: ignore[arg-type]
+        penalty = effective_penalty(penalty, strength)
     low, high = 1e-12, 1e12
     w = np.geomspace(low, high, 2560)
     slope = np.asarray(penalty.slope(w), dtype=np.float64)

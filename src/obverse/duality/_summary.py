@@ -32,8 +32,8 @@ _FORMULAS = {
     "standout": "1 - (1+|w|) e^-|w|",
     "variational-dropout": "min_η w²/2η + K(η)",
     "empirical-bayes": "min_η w²/2η+log(1+cη)/2",
-    "hard-concrete": "min_a νw²/2 + cP(s≠0)",
-    "concrete-dropout": "min_ν νw²/2 - cH(ν)",
+    "hard-concrete": "min_a w²/2η + cP(s≠0)",
+    "concrete-dropout": "min_η w²/2η - cH(η)",
 }
 
 

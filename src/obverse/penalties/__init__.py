@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._base import Penalty
+from ._boundary import boundary_strength
 from ._count import L0
 from ._empirical_bayes import EmpiricalBayes
 from ._gates import ConcreteDropout, HardConcrete
@@ -10,6 +11,7 @@ from ._log_sum import LogSum
 from ._plateau import MCP, SCAD, CappedL1, TargetedDropout
 from ._power import Lasso, Lp, Ridge
 from ._registry import catalogue, penalty
+from ._rescaling import Rescaled
 from ._smooth import Log2Sum, Standout
 from ._variational import VariationalDropout
 
@@ -26,10 +28,12 @@ __all__ = [
     "LogSum",
     "Lp",
     "Penalty",
+    "Rescaled",
     "Ridge",
     "Standout",
     "TargetedDropout",
     "VariationalDropout",
+    "boundary_strength",
     "catalogue",
     "penalty",
 ]

@@ -107,7 +107,8 @@ def _hard_concrete(beta: float, gamma: float, zeta: float) -> TabulatedPenalty:
         log_u = 2 * np.log(w) - math.log(2)
         inside = np.clip(log_u, start, np.log(u[-1]))
         nu = np.where(log_u < start, limit * np.exp(-log_u / 2), np.exp(curve(inside)))
-        return np.where(w < cut, w * nu, 0.0)
+        result: Floats = np.where(w < cut, w * nu, 0.0)
+        return result
 
     return TabulatedPenalty(
         slope,
@@ -167,7 +168,8 @@ def _concrete() -> TabulatedPenalty:
             log_q = log_q - change
             if np.abs(change).max() < 1e-10:
                 break
-        return w * np.exp(-np.exp(log_q))
+        result: Floats = w * np.exp(-np.exp(log_q))
+        return result
 
     return TabulatedPenalty(
         slope,

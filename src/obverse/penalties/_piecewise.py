@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,6 @@ Function = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
 Floats = npt.NDArray[np.float64]
 
 _BLOCK = 8192  # elements at a time, so that the temporaries stay in the fast cache
-_CONDITIONING = 1e6  # largest power of 1/width that the coefficients of a narrow piece may carry
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +110,7 @@ class Piecewise:
 
     def integral(self) -> Piecewise:
         """The integral from 0, where the power law below the grid is integrable."""
-        low, high = self.powers
+        low = self.powers[0]
         degree = self.rows.shape[0] - 1
         rows = np.zeros((degree + 2, self.rows.shape[1]))
         rows[1:] = self.rows / np.arange(1, degree + 2)[:, None] * (self._widths / 2)
@@ -257,7 +257,8 @@ Piecewise._store._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def segment_of(w: Floats, bits: int) -> npt.NDArray[np.int64]:
     """Number of the segment that holds ``w``."""
     mantissa, exponent = np.frexp(w)
-    return ((exponent - 1).astype(np.int64) << bits) + np.floor((2 * mantissa - 1) * 2**bits).astype(np.int64)
+    within: npt.NDArray[np.int64] = np.floor((2 * mantissa - 1) * 2**bits).astype(np.int64)
+    return within + ((exponent - 1).astype(np.int64) << bits)
 
 
 def edges_of(segments: npt.NDArray[np.int64], bits: int) -> tuple[Floats, Floats]:
@@ -265,7 +266,8 @@ def edges_of(segments: npt.NDArray[np.int64], bits: int) -> tuple[Floats, Floats
 
     def left(number: npt.NDArray[np.int64]) -> Floats:
         octave = number >> bits
-        return np.ldexp(1 + (number - (octave << bits)) / 2.0**bits, octave)
+        edge: Floats = np.ldexp(1 + (number - (octave << bits)) / 2.0**bits, octave)
+        return edge
 
     return left(segments), left(segments + 1)
 
@@ -439,9 +441,7 @@ def _with_breaks(
         columns.append(rows[:, done:index])
         middle, reach = center[index], half[index]
         ends = [middle - reach, *points, middle + reach]
-        fits = [
-            _narrow(function, a, b, middle, reach, rows.shape[0], allowed) for a, b in zip(ends, ends[1:], strict=False)
-        ]
+        fits = [_narrow(function, a, b, middle, reach, rows.shape[0], allowed) for a, b in pairwise(ends)]
         columns += [row[:, None] for row, _ in fits]
         worst[index] = max(defect for _, defect in fits)
         order += points
@@ -469,8 +469,6 @@ def _narrow(
         local = to_coefficients @ function(center + half * nodes)
         # Substitute the local coordinate: (w - center) / half = (reach t + middle - center) / half.
         ratio, shift = reach / half, (middle - center) / half
-        if ratio**degree > _CONDITIONING and degree > 1:
-            break
         power, row = np.ones(1), np.zeros(size)
         for k in range(degree + 1):
             row[: k + 1] += local[k] * power

@@ -54,12 +54,12 @@ class Rescaling(Penalty):
         return width * width / height * self._unit._zeroing_step(z / width, xp)
 
     @property
-    def slope_at_zero(self) -> float:  # type: ignore[override]
+    def slope_at_zero(self) -> float:
         width, height = self._shape
         return height / width * self._unit.slope_at_zero
 
     @property
-    def curvature_limit(self) -> float:  # type: ignore[override]
+    def curvature_limit(self) -> float:
         width, height = self._shape
         return width * width / height * self._unit.curvature_limit
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -81,8 +82,8 @@ def _roots(slope: Piecewise, z: Array, step: Array, start: Array, other: Array, 
 class ScalarProx:
     """The proximal operator for one step: the table of x/z, exact about which stationary point is the best.
 
-    With :math:`\\phi(x) = x^2/2 + t\\,\\Omega(x)` the minimizer of :math:`\\phi(x) - zx` runs along the lower convex hull
-    of :math:`\\phi`: it jumps where the hull leaves the curve and solves :math:`\\phi'(x) = z` elsewhere.
+    With :math:`\\phi(x) = x^2/2 + t\\,\\Omega(x)` the minimizer of :math:`\\phi(x) - zx` runs along the lower
+    convex hull of :math:`\\phi`: it jumps where the hull leaves the curve and solves :math:`\\phi'(x) = z` elsewhere.
     """
 
     def __init__(self, slope: Piecewise, value: Piecewise, at_zero: float, step: float) -> None:
@@ -97,11 +98,7 @@ class ScalarProx:
         if self.table is None:
             return z + 0.0
         x = z * self.table(z, xp)
-        if hasattr(x, "isinf"):
-            x = xp.where(xp.isinf(z), z, x)
-        else:
-            x = self._exact_where_rough(z, x)
-        return x
+        return xp.where(xp.isinf(z), z, x) if hasattr(x, "isinf") else self._exact_where_rough(z, x)
 
     def _exact_where_rough(self, z: Any, x: Any) -> Any:
         assert self.table is not None
@@ -147,8 +144,8 @@ class ScalarProx:
         right = (points[j - 1], points[min(j + 1, points.size - 1)])
         b = points[j]
         for _ in range(9):
-            xs = np.linspace(*left, 33) if i > 0 else np.zeros(1)
-            ys = np.linspace(*right, 33)
+            xs = np.linspace(left[0], left[1], 33) if i > 0 else np.zeros(1)
+            ys = np.linspace(right[0], right[1], 33)
             gaps = ys - xs[:, None]
             ok = gaps > 0
             slopes = np.where(ok, self._phi(ys) - self._phi(xs)[:, None], math.inf) / np.where(ok, gaps, 1.0)
@@ -213,7 +210,7 @@ class ScalarProx:
                 breaks.append(float(x + self.step * self._slope(np.array([x]), np)[0]))
         self.table = self._attempt((low, high), breaks, (3, 6))
         if self.table.rough is not None:
-            # A fold close behind a jump bends the branch like a square root: pieces that shrink towards it resolve that.
+            # A fold behind a jump bends the branch like a square root: pieces that shrink towards it resolve that.
             left, right = self.table.rough
             near = [
                 t * (1 + sign * 0.06 * 0.35**k) for t in self.thresholds if t > 0 for k in range(6) for sign in (-1, 1)
@@ -265,7 +262,7 @@ def _hull_gaps(x: Floats, y: Floats, slope: Floats) -> list[tuple[int, int]]:
     """Pairs of neighbors on the lower convex hull between which the slope of the curve really falls."""
     hull = lower_hull(x, y)
     gaps = []
-    for i, j in zip(hull, hull[1:], strict=False):
+    for i, j in pairwise(hull):
         part = slope[i : j + 1]
         if part[0] == math.inf or (np.maximum.accumulate(part) - part > 1e-9 * np.abs(part)).any():
             gaps.append((i, j))

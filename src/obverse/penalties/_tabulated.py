@@ -127,6 +127,7 @@ class TabulatedPenalty(Penalty):
         return attached(slope, (w, lambda: self._slope_table.derivative(w, xp)))
 
     def _eta(self, w: Array, xp: Any) -> Array:
+        self._prepare("_eta_at_zero")
         slope = self._slope(w, xp)
         flat = slope == 0
         safe = xp.where(flat, xp.ones_like(slope), slope)
@@ -143,7 +144,7 @@ class TabulatedPenalty(Penalty):
         return self._slope_table.low / start if start > 0 else math.inf
 
     @property
-    def slope_at_zero(self) -> float:  # type: ignore[override]
+    def slope_at_zero(self) -> float:
         return self._at_zero
 
     @cached_property
@@ -185,7 +186,8 @@ class TabulatedPenalty(Penalty):
                 middle = (lower + upper) / 2
                 below = middle <= points * table(middle, np)
                 lower, upper = np.where(below, middle, lower), np.where(below, upper, middle)
-            return ((lower / points) ** 2).reshape(shape)
+            result: Floats = ((lower / points) ** 2).reshape(shape)
+            return result
 
         breaks = [self._eta_at_zero] if 0 < self._eta_at_zero < math.inf else []
         for point in table.breaks:
@@ -342,7 +344,8 @@ class TabulatedPenalty(Penalty):
                 top = np.maximum(top, x * (z - x / 2) / value(x, np))
             if self._at_zero < math.inf:
                 top = np.maximum(top, z / self._at_zero)
-            return top.reshape(points.shape)
+            result: Floats = top.reshape(points.shape)
+            return result
 
         low, high = (_exponent(x) for x in (self._slope_table.low, self._slope_table.high))
         return tabulate(largest, (low + 32, high), tolerance=1e-10, bits=(3, 4))

@@ -27,7 +27,7 @@ class VariationalDropout(Rescaling):
     K is the Kullback-Leibler divergence of the multiplicative Gaussian noise of variance :math:`1/\eta` from the
     prior, with :math:`K(0)=0`. With ``kl="exact"``,
 
-    .. math:: K'(\eta) = \frac{D(\sqrt{\eta/2})}{2\sqrt{\eta/2}}, \qquad w^2 = 2\eta^2 K'(\eta), \qquad \Omega'(w)=w/\eta
+    .. math:: K'(\eta) = \frac{D(\sqrt{\eta/2})}{2\sqrt{\eta/2}}, \qquad w^2 = 2\eta^2 K'(\eta), \quad \Omega'(w)=w/\eta
 
     for s = 1, D being Dawson's function. The slope at zero is s; :math:`\Omega` is concave with
     :math:`\Omega'' \ge -0.2216 s^2` (at 2.41/s), so that the curvature limit is 4.512/s^2; its tail is

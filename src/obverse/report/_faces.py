@@ -15,7 +15,7 @@ from ..penalties._base import Penalty
 __all__ = ["plot_faces"]
 
 _BLUE, _ORANGE, _GRAY = "#1f5fa8", "#d1661f", "#8a8f98"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "axes.spines.top": False,
@@ -77,7 +77,7 @@ def plot_faces(penalty: Penalty, strength: float, path: str | Path, *, title: st
 
         first.set_title("Penalty and slope")
         first.plot(curves.w, curves.value, color=_BLUE, lw=2, label="penalty Ω(w)")
-        first.plot(curves.w, _without_jumps(curves.slope), color=_ORANGE, lw=1.6, label="slope Ω′(w)")
+        first.plot(curves.w, _without_jumps(curves.slope), color=_ORANGE, lw=1.6, label="slope Ω'(w)")
         top = np.nanmax(np.where(np.isfinite(curves.value), curves.value, 0.0))
         slopes = curves.slope[1:][np.isfinite(curves.slope[1:])]
         visible = max(float(top), float(np.percentile(slopes, 90)), min(float(slopes.max(initial=0.0)), 3 * float(top)))
@@ -108,7 +108,7 @@ def plot_faces(penalty: Penalty, strength: float, path: str | Path, *, title: st
             axes.set_xlim(0, curves.w[-1])
         fourth.set_xlim(0, curves.eta_grid[-1])
         for line in (line for axes in (first, second, third, fourth) for line in axes.lines):
-            line.set_clip_on(line.get_label() == "slope Ω′(w)")
+            line.set_clip_on(line.get_label() == "slope Ω'(w)")
         metadata: dict[str, Any] = {"Date": None} if path.suffix.lower() == ".svg" else {}
         figure.savefig(path, dpi=160, metadata=metadata)
     return path
@@ -116,9 +116,9 @@ def plot_faces(penalty: Penalty, strength: float, path: str | Path, *, title: st
 
 def _without_jumps(y: Any) -> Any:
     """The curve with a gap where it jumps, instead of a steep line."""
-    change = np.abs(np.diff(y, prepend=y[0]))
     finite = y[np.isfinite(y)]
     with np.errstate(invalid="ignore"):
+        change = np.abs(np.diff(y, prepend=y[0]))
         jump = change > 0.08 * (np.percentile(finite, 98) - finite.min())
         # A smooth but steep curve rises over several points; a jump stands alone.
         alone = jump & ~np.roll(jump, 1) & ~np.roll(jump, -1)

@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import InvalidArgumentError
 from ._charts import budget_figures, history_table, phases, training_figures
 from ._headline import Headline, mean
-from ._penalty_charts import Survivors, face_figures, final_strength, rebuilt, survivors_figure
+from ._penalty_charts import Survivors, face_figures, final_strength, in_boundary_units, rebuilt, survivors_figure
 from ._record import Record, as_text
 from ._wording import MISSING, TIMES, byte_size, count, duration, number, percent, plural
 
@@ -86,6 +86,9 @@ def _content(metrics: Mapping[str, Any]) -> dict[str, Any]:
     penalty = rebuilt(name, parameters if isinstance(parameters, dict) else {})
     survivors = Survivors.of(runs)
     strength = final_strength(runs)
+    scaled = in_boundary_units(penalty, runs) if penalty is not None else None
+    if scaled is not None:
+        penalty, strength = scaled
     head, rows = history_table(runs)
     model, data = record.text("model.name", 80), record.text("data.name", 80)
     return {

@@ -17,7 +17,7 @@ from ._record import Record
 from ._scales import Linear, Logarithmic, Scale, finite
 from ._wording import axis_number, number, plural
 
-__all__ = ["Survivors", "face_figures", "final_strength", "rebuilt", "survivors_figure"]
+__all__ = ["Survivors", "face_figures", "final_strength", "in_boundary_units", "rebuilt", "survivors_figure"]
 
 _SAMPLES = 241
 
@@ -41,6 +41,23 @@ def final_strength(runs: Sequence[Record]) -> float | None:
             strength = point.number("strength")
             if strength is not None and 0 < strength < math.inf:
                 return strength
+    return None
+
+
+def in_boundary_units(penalty: Any, runs: Sequence[Record]) -> tuple[Any, float] | None:
+    """The penalty as a budget applies it, and its strength; None where no budget drove the run.
+
+    A budget measures weights in units of the boundary, the largest weight that falls, so the shape in force is
+    Omega(w / boundary), with the strength at which just the boundary falls.
+    """
+    from obverse.penalties import Rescaled, boundary_strength
+
+    for run in runs:
+        # The largest boundary of the run: when the target stands, what still falls is only what grew back.
+        found = [point.number("boundary") for point in run.records("trajectory")]
+        known = [boundary for boundary in found if boundary is not None and 0 < boundary < math.inf]
+        if known:
+            return Rescaled(penalty, width=max(known)), boundary_strength(penalty) * max(known) ** 2
     return None
 
 

@@ -7,36 +7,19 @@ follows the weights and its strength is a constant of the penalty, the one at wh
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, Protocol, final
 
-import numpy as np
 import torch
 
-from ..penalties import Penalty
 from ._member import Member
 from ._noise import Noise
 
-__all__ = ["FACES", "Dropout", "Face", "Proximal", "Reweighted", "boundary_strength"]
+__all__ = ["FACES", "Dropout", "Face", "Proximal", "Reweighted"]
 
 # Largest variance of the noise: keep probabilities below 1e-3 are not told apart.
 _LARGEST_VARIANCE = 1e3
 # A weight at zero is seen by eta as this fraction of a usual weight, so that it can come back.
 _REENTRY = 1e-7
-
-
-def boundary_strength(penalty: Penalty) -> float:
-    """Strength at which the proximal operator zeroes magnitude 1, the boundary's.
-
-    A penalty without exact zeros has none; it acts with the strength at which the boundary's keep probability is one
-    half, but no stronger than lets a weight near zero keep 98 % of itself per application, and the budget alone zeroes.
-    """
-    strength = float(penalty.zeroing_step(np.float64(1.0)))
-    if math.isfinite(strength):
-        return strength
-    at_boundary = float(penalty.eta(np.float64(1.0)))
-    near_zero = float(penalty.eta(np.float64(1e-6)))
-    return min(at_boundary, near_zero / 49) if math.isfinite(near_zero) else 0.0
 
 
 class Face(Protocol):

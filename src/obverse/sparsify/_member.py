@@ -75,6 +75,11 @@ class Member:
             return self.magnitude()
         return self.grouping.magnitude(scale.sqrt_().mul_(self.parameter.detach()))
 
+    def curvature(self) -> float:
+        """Root of the optimizer's metric at the median weight: from a curved magnitude to one of weights."""
+        scale = self.metric.scale(self.parameter, self.option_group)
+        return 1.0 if scale is None else float(scale.flatten()[:: max(1, scale.numel() >> 12)].median().sqrt())
+
     def steps(self, strength: float) -> float | torch.Tensor:
         """Proximal step of every group: ``strength * rate / metric``; of a group, its mean metric."""
         scale = self.metric.scale(self.parameter, self.option_group)

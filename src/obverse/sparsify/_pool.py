@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
+from ..penalties import boundary_strength
 from ._budget import Budget
-from ._faces import Face, boundary_strength
+from ._faces import Face
 from ._member import Member
 from ._selection import boundaries, keepers
 from ._trajectory import Trajectory
@@ -39,6 +40,7 @@ class Pool:
         self.members = members
         self.budget = budget
         self.strength = strength
+        self.boundary: float | None = None
         self.trajectory = Trajectory()
         self._frozen = False
         self._total_steps = total_steps
@@ -112,10 +114,16 @@ class Pool:
         return early
 
     def state_dict(self) -> dict[str, Any]:
-        return {"strength": self.strength, "frozen": self._frozen, "trajectory": self.trajectory.state_dict()}
+        return {
+            "strength": self.strength,
+            "boundary": self.boundary,
+            "frozen": self._frozen,
+            "trajectory": self.trajectory.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.strength, self._frozen = float(state["strength"]), bool(state["frozen"])
+        self.boundary = None if state["boundary"] is None else float(state["boundary"])
         self.trajectory.load_state_dict(state["trajectory"])
 
     def _settle(self, step: int, face: Face) -> None:
@@ -132,6 +140,7 @@ class Pool:
         rate = member.rate * self._every
         strength = boundary_strength(member.penalty)
         self.strength = strength if face.name == "dropout" else _over(strength * limit**2, rate)
+        self.boundary = limit / member.curvature() if limit > 0 else None
         self._record(step)
 
     def _freeze(self) -> None:
@@ -160,6 +169,7 @@ class Pool:
                 "target": self.target(step),
                 "sparsity": 1 - nonzero / self.weights,
                 "strength": self.strength if math.isfinite(self.strength) else None,
+                "boundary": self.boundary,
                 "phase": self.phase(step),
             }
         )

@@ -217,7 +217,11 @@ class Sparsifier:
     # ------------------------------------------------------------------ what it knows
     @property
     def sparsity(self) -> float:
-        """Fraction of the regularized weights that are exactly zero now."""
+        """Fraction of the regularized weights that are exactly zero now.
+
+        Until the freeze of a budget, weights that fell may move again between two applications; the trajectory records
+        the sparsity right after each.
+        """
         total = sum(member.parameter.numel() for member in self._members)
         return 1 - sum(member.nonzero() for member in self._members) / total
 
@@ -238,6 +242,14 @@ class Sparsifier:
         self._main.strength = float(value)
 
     @property
+    def boundary(self) -> float | None:
+        """Magnitude of the largest weight that fell at the last application of a budget; None before, or without one.
+
+        Where the optimizer has a metric the boundary differs from weight to weight; this is that of the median.
+        """
+        return self._main.boundary
+
+    @property
     def phase(self) -> str:
         """``"warmup"``, ``"ramp"``, ``"hold"``, ``"finetune"``; ``"train"`` for a stated strength."""
         return self._main.phase(self._step)
@@ -249,7 +261,7 @@ class Sparsifier:
 
     @property
     def trajectory(self) -> list[dict[str, Any]]:
-        """Points of the largest pool: step, target, sparsity, strength and phase, at most about 1000 of them."""
+        """Points of the largest pool: step, target, sparsity, strength, boundary and phase; at most about 1000."""
         return self._main.trajectory.points
 
     def layers(self) -> list[dict[str, Any]]:

@@ -1,0 +1,74 @@
+"""What the documents say runs: code blocks of the guides, the examples, the benchmarks' entry points."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LINK = re.compile(r"\]\(([^)#]+)\)|(?:src|srcset)=\"([^\"]+)\"")
+
+
+def blocks(document: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / document).read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("document", ["docs/sparsify.md"])
+def test_the_code_of_a_guide_runs_from_top_to_bottom(document: str) -> None:
+    scope: dict[str, object] = {}
+    for block in blocks(document):
+        exec(compile(block, document, "exec"), scope)
+
+
+def test_the_code_of_the_readme_runs() -> None:
+    import torch
+    from torch import nn
+
+    model = nn.Linear(8, 2)
+    scope: dict[str, object] = {
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+        "criterion": nn.CrossEntropyLoss(),
+        "loader": [(torch.randn(4, 8), torch.zeros(4, dtype=torch.long))] * 20,
+        "steps": 20,
+    }
+    for block in blocks("README.md"):
+        exec(compile(block, "README.md", "exec"), scope)
+    assert abs(float((model.weight == 0).float().mean()) - 0.95) < 0.1
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
+def test_links_between_documents_lead_somewhere(document: str) -> None:
+    path = ROOT / document
+    for found in LINK.finditer(path.read_text()):
+        link = found.group(1) or found.group(2)
+        if "://" not in link:
+            assert (path.parent / link).exists(), f"{document} links to {link}"
+
+
+@pytest.mark.parametrize("script", sorted(p.name for p in (ROOT / "benchmarks").glob("*.py")))
+def test_every_benchmark_explains_itself(script: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / script), "--help"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--json" in done.stdout
+
+
+def test_the_faces_agree_in_the_example(tmp_path: Path) -> None:
+    target = tmp_path / "figure.png"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "faces_agree.py"), str(target)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    distances = {line.split()[0]: float(line.split()[-1]) for line in done.stdout.splitlines()[1:4]}
+    assert distances["reweighted"] < 1e-6
+    assert distances["dropout"] < 0.05
+    assert target.stat().st_size > 10_000

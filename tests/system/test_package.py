@@ -1,0 +1,56 @@
+"""The package as a user meets it: light imports, typed, and its names where they are promised."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+PROMISED = {
+    "obverse": ["Sparsifier", "Budget", "Rule"],
+    "obverse.penalties": [
+        *("Ridge", "Lasso", "Lp", "LogSum", "Log2Sum", "MCP", "SCAD", "CappedL1", "L0", "TargetedDropout", "Standout"),
+        *("VariationalDropout", "EmpiricalBayes", "HardConcrete", "ConcreteDropout"),
+    ],
+    "obverse.duality": ["effective_penalty", "adaptive_dropout", "check_subquadratic"],
+}
+
+
+@pytest.mark.parametrize("module", PROMISED)
+def test_promised_names_are_there_and_listed(module: str) -> None:
+    loaded = importlib.import_module(module)
+    for name in PROMISED[module]:
+        assert getattr(loaded, name) is not None
+        assert name in dir(loaded)
+        assert name in loaded.__all__
+
+
+def modules_after(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_importing_obverse_is_light() -> None:
+    loaded = modules_after("import obverse; obverse.__version__; dir(obverse)")
+    assert loaded.isdisjoint({"torch", "sklearn", "matplotlib", "datasets", "accelerate", "numpy", "typer"})
+    assert modules_after("import obverse.penalties, obverse.duality").isdisjoint(
+        {"torch", "sklearn", "matplotlib", "datasets", "accelerate"}
+    )
+    assert modules_after("import obverse.sparsify").isdisjoint({"sklearn", "matplotlib", "datasets", "accelerate"})
+
+
+def test_the_command_line_starts_without_the_heavy_parts() -> None:
+    done = subprocess.run([sys.executable, "-m", "obverse.cli", "--help"], capture_output=True, text=True, check=True)
+    for command in ("sparsify", "duality", "penalties"):
+        assert command in done.stdout
+    assert modules_after("import obverse.cli").isdisjoint({"torch", "sklearn", "matplotlib", "datasets", "accelerate"})
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    import obverse
+
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = obverse.nonsense
