@@ -43,7 +43,7 @@ def _stamp(extra: str) -> str:
 
 
 def main() -> int:
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - this file is what an older Python meets first
         print(f"Obverse needs Python 3.11 or newer; this is {sys.version.split()[0]}", file=sys.stderr)
         return 2
     if len(sys.argv) < 2 or sys.argv[1] not in EXTRAS:

@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["InvalidArgumentError", "NonFiniteError", "NotSubquadraticError", "ObverseError", "StateError", "UnknownNameError"]
+__all__ = [
+    "InvalidArgumentError",
+    "NonFiniteError",
+    "NotSubquadraticError",
+    "ObverseError",
+    "StateError",
+    "UnknownNameError",
+]
 
 
 class ObverseError(Exception):

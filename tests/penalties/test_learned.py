@@ -197,6 +197,7 @@ def test_torch_agrees_and_differentiates(tabulated: TabulatedPenalty) -> None:
     assert (gradient == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_compiles_without_graph_breaks(dtype: torch.dtype) -> None:
     p = VariationalDropout(scale=2.0)
@@ -208,6 +209,16 @@ def test_compiles_without_graph_breaks(dtype: torch.dtype) -> None:
     x = torch.linspace(-5, 5, 301, dtype=dtype)
     compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), function(x), rtol=1e-5, atol=2e-5 if dtype == torch.float32 else 1e-9)
+
+
+@pytest.mark.parametrize("step", [0.7, 0.1, 1.0])
+def test_the_threshold_itself_is_sent_to_zero_by_every_path(step: float) -> None:
+    p = VariationalDropout(scale=2.0)
+    edge = step * p.slope_at_zero
+    few = np.array([edge * (1 - 1e-9), edge, edge * (1 + 1e-3)])
+    many = np.concatenate([few, np.linspace(0, 1, 5000)])
+    for result in (p.prox(few, step), p.prox(many, step)[:3], p.prox(few, np.full(3, step))):
+        assert result[0] == result[1] == 0 < result[2]
 
 
 def test_bad_slopes_and_parameters_are_refused() -> None:

@@ -121,3 +121,21 @@ def test_importing_the_penalties_does_not_import_torch() -> None:
 def test_complex_weights_are_refused() -> None:
     with pytest.raises(TypeError, match="real"):
         LogSum().value(np.ones(2, dtype=complex))
+
+
+@pytest.mark.parametrize("step", [0.05, 2.0, "array"])
+def test_the_gradient_of_prox_is_finite_and_that_of_the_implicit_function(every: Penalty, step: float | str) -> None:
+    if isinstance(every, Lp) and 1 < every.p < 1.1:
+        pytest.skip("its Newton steps overflow when they are differentiated")
+    z = torch.linspace(-3, 3, 61, dtype=torch.float64, requires_grad=True)
+    t = torch.full_like(z, 0.3) if step == "array" else step
+    x = every.prox(z, t)
+    (gradient,) = torch.autograd.grad(x.sum(), z)
+    assert gradient.isfinite().all()
+    # Where nothing jumps, the gradient is the difference quotient.
+    h = 1e-6
+    left, right = every.prox(z.detach() - h, t), every.prox(z.detach() + h, t)
+    smooth = ((right - left).abs() < 1e-4) & (x.detach().abs() > 1e-3) & (left != 0) & (right != 0)
+    quotient = ((right - left) / (2 * h))[smooth]
+    kinks = (gradient[smooth] - quotient).abs() > 1e-4 * (1 + quotient.abs())
+    assert int(kinks.sum()) <= 2  # a point of the grid may fall on a kink

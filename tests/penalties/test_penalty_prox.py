@@ -121,10 +121,10 @@ def test_prox_near_its_threshold_keeps_its_digits() -> None:
     # digits.
     gap = np.geomspace(1e-6, 1e-2, 20)
     exact = (gap + np.sqrt(gap * (4 + gap))) / 2
-    np.testing.assert_allclose(LogSum().prox(1 + gap, 1.0), exact, rtol=1e-9)
+    np.testing.assert_allclose(LogSum(1.0).prox(1 + gap, 1.0), exact, rtol=1e-9)
     single = (np.float32(1) + gap.astype(np.float32)) - np.float32(1)
     exact = (single + np.sqrt(single.astype(float) * (4 + single))) / 2
-    np.testing.assert_allclose(LogSum().prox(np.float32(1) + gap.astype(np.float32), 1.0), exact, rtol=2e-3)
+    np.testing.assert_allclose(LogSum(1.0).prox(np.float32(1) + gap.astype(np.float32), 1.0), exact, rtol=2e-3)
 
 
 @settings(max_examples=80, deadline=None)

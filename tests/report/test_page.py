@@ -266,9 +266,7 @@ def test_any_field_may_be_null(field: str, tmp_path: Path) -> None:
     written(prune(record(), field), tmp_path)
 
 
-@pytest.mark.parametrize(
-    "wrong", ["text", 3, [], {}, [None], [[1, 2], [3]], True, float("nan"), float("inf")]
-)
+@pytest.mark.parametrize("wrong", ["text", 3, [], {}, [None], [[1, 2], [3]], True, float("nan"), float("inf")])
 @pytest.mark.parametrize(
     "field",
     [
@@ -434,9 +432,7 @@ def test_the_page_never_scrolls_sideways(width: int, tmp_path: Path) -> None:
     measure = "<script>parent.document.title=document.documentElement.scrollWidth</script></body>"
     quoted = page.replace("</body>", measure).replace("&", "&amp;").replace('"', "&quot;")
     frame = tmp_path / "frame.html"
-    frame.write_text(
-        f'<iframe srcdoc="{quoted}" style="width:{width}px;height:900px;border:0"></iframe>', "utf-8"
-    )
+    frame.write_text(f'<iframe srcdoc="{quoted}" style="width:{width}px;height:900px;border:0"></iframe>', "utf-8")
     command = [
         str(CHROMIUM),
         "--headless=new",
@@ -450,9 +446,7 @@ def test_the_page_never_scrolls_sideways(width: int, tmp_path: Path) -> None:
         "--window-size=1400,1000",
         "--dump-dom",
     ]
-    shown = subprocess.run(
-        [*command, frame.as_uri()], capture_output=True, text=True, timeout=120, check=True
-    ).stdout
+    shown = subprocess.run([*command, frame.as_uri()], capture_output=True, text=True, timeout=120, check=True).stdout
     found = re.search(r"<title>(\d+)</title>", shown)
     assert found is not None
     assert int(found.group(1)) <= width

@@ -10,11 +10,18 @@ import torch
 from torch import nn
 
 from obverse import Sparsifier
-from obverse.penalties import catalogue, penalty
+from obverse.penalties import LogSum, Penalty, catalogue
+from obverse.penalties import penalty as penalty_named
 
-EXACT_ZEROS = sorted(name for name in catalogue() if penalty(name).slope_at_zero > 0)
-# A strength at which each penalty, with its default parameters, empties some coefficients and keeps others.
+EXACT_ZEROS = sorted(name for name in catalogue() if penalty_named(name).slope_at_zero > 0)
+# A strength at which each penalty empties some coefficients and keeps others.
 STRENGTHS = {"l0": 0.02}
+# At its default width, meant for networks, log-sum would have a dozen stationary points here.
+SHAPES: dict[str, Penalty] = {"log-sum": LogSum(1.0)}
+
+
+def penalty(name: str) -> Penalty:
+    return SHAPES.get(name) or penalty_named(name)
 
 
 def problem(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -28,7 +35,7 @@ def problem(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def train(
-    name: str, face: str, optimizer: str = "sgd", steps: int = 4000, rate: float = 0.05, seed: int = 0
+    name: str, face: str, optimizer: str = "sgd", steps: int = 2500, rate: float = 0.1, seed: int = 0
 ) -> torch.Tensor:
     features, response = problem()
     model = nn.Linear(12, 1, bias=False, dtype=torch.float64)
@@ -43,7 +50,7 @@ def train(
     sparsifier = Sparsifier(
         model,
         adjusted,
-        penalty=name,
+        penalty=penalty(name),
         face=face,
         strength=STRENGTHS.get(name, 0.1),
         total_steps=steps,
@@ -76,22 +83,19 @@ def violation(name: str, weights: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("name", EXACT_ZEROS)
-@pytest.mark.parametrize("face", ["proximal", "reweighted"])
-def test_a_deterministic_face_ends_at_a_stationary_point(name: str, face: str) -> None:
-    weights = train(name, face)
-    assert violation(name, weights) < 1e-6
-    assert 0 < int((weights == 0).sum()) < len(weights)
+def test_the_deterministic_faces_end_at_one_stationary_point(name: str) -> None:
+    ends = [train(name, face) for face in ("proximal", "reweighted")]
+    for weights in ends:
+        assert violation(name, weights) < 1e-6
+        assert 0 < int((weights == 0).sum()) < len(weights)
+    torch.testing.assert_close(*ends, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("name", EXACT_ZEROS)
-def test_the_deterministic_faces_agree(name: str) -> None:
-    torch.testing.assert_close(train(name, "proximal"), train(name, "reweighted"), atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize("name", EXACT_ZEROS)
+# l0 drops nothing: its eta is infinite at every weight but zero, so its noise has no variance to learn from.
+@pytest.mark.parametrize("name", sorted(set(EXACT_ZEROS) - {"l0"}))
 def test_noise_agrees_within_its_error(name: str) -> None:
     expected = train(name, "proximal")
-    runs = torch.stack([train(name, "dropout", seed=seed, rate=0.02, steps=5000) for seed in range(3)])
+    runs = torch.stack([train(name, "dropout", seed=seed, rate=0.03, steps=2500) for seed in range(3)])
     error = runs.std(0) / math.sqrt(len(runs))
     assert float(((runs.mean(0) - expected).abs() / (6 * error + 0.02)).max()) < 1
 

@@ -10,7 +10,7 @@ from typing import Any
 import array_api_compat.numpy as np_namespace
 import numpy as np
 
-__all__ = ["Array", "floating", "in_blocks", "namespace", "np_namespace", "quiet", "tracing"]
+__all__ = ["Array", "floating", "in_blocks", "namespace", "np_namespace", "quiet", "square_root", "tracing"]
 
 # A NumPy array or a torch tensor; anything that speaks the array API works as well.
 Array = Any
@@ -74,3 +74,11 @@ def in_blocks(formula: Callable[[Array, Array], Array], x: Array, y: Array) -> A
         block = slice(start, start + _BLOCK)
         result[block] = formula(flat[block], other if whole else other[block])
     return result.reshape(x.shape)
+
+
+def square_root(x: Array, xp: Any) -> Array:
+    """Square root, 0 where ``x`` is negative, with gradient 0 (not infinite) wherever the result is 0."""
+    if getattr(x, "requires_grad", False):
+        inside = x > 0
+        return xp.sqrt(xp.where(inside, x, 1.0)) * inside
+    return xp.sqrt(xp.clip(x, 0.0, None))

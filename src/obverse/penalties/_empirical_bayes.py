@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-from ._arrays import Array, tracing
+from ._arrays import Array, square_root, tracing
 from ._base import Penalty
 from ._jump import jump
 from ._parameters import require_positive
@@ -72,7 +72,7 @@ class EmpiricalBayes(Penalty):
         rest = max(1 - T, 0.0) if number else xp.clip(1 - T, 0.0, None)
         # Z^2 + 4 (1 - T), factored where it can vanish.
         discriminant = xp.clip(Z - 2 * past, 0.0, None) * (Z + 2 * past) + 4 * rest
-        divisor = Z + xp.sqrt(discriminant)
+        divisor = Z + square_root(discriminant, xp)
         v = xp.clip(Z - 2 * T / xp.where(divisor == 0, 1.0, divisor), 0.0, None)
         if number and T <= 2:
             return v / self._root

@@ -158,6 +158,8 @@ class ConcreteDropout(Rescaling):
 
 @remembered
 def _concrete() -> TabulatedPenalty:
+    from scipy.optimize import minimize_scalar
+
     def slope(w: Floats) -> Floats:
         # q = -log nu solves log(2q) - 2 log(1 + e^-q) = 2 log w: Newton's method in log q.
         log_q = np.log(w * w / 2) + np.where(w < 1, 2 * np.log(2), 0.0)
@@ -168,13 +170,23 @@ def _concrete() -> TabulatedPenalty:
             log_q = log_q - change
             if np.abs(change).max() < 1e-10:
                 break
-        result: Floats = w * np.exp(-np.exp(log_q))
+        # Beyond the cut the noise is below 1e-12: flat, to rounding.
+        result: Floats = np.where(w < cut, w * np.exp(-np.exp(log_q)), 0.0)
         return result
 
+    def bend(q: float) -> float:
+        """Omega'' at the weight whose noise is e^-q."""
+        nu = math.exp(-q)
+        return nu * (1 - 2 / (1 / q + 2 * nu / (1 + nu)))
+
+    cut = math.sqrt(-2 * math.log(1e-12)) / (1 + 1e-12)
     return TabulatedPenalty(
         slope,
         label="concrete-dropout",
+        breaks=(cut,),
         slope_at_zero=0.0,
-        noise=lambda w: np.full_like(w, 1e-13),
+        curvature_limit=-1
+        / float(minimize_scalar(bend, bounds=(0.1, 10.0), method="bounded", options={"xatol": 1e-10}).fun),
+        noise=lambda w: np.full_like(w, 1e-20),
         powers=(1.0, 0.0),
     )

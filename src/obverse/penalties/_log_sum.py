@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-from ._arrays import Array, tracing
+from ._arrays import Array, square_root, tracing
 from ._base import Penalty
 from ._jump import jump
 from ._parameters import require_positive
@@ -24,7 +24,7 @@ class LogSum(Penalty):
 
     Parameters
     ----------
-    epsilon : float, default 1
+    epsilon : float, default 0.1
         Width, in units of the weights: well below it the penalty is a lasso of slope ``1/epsilon``, well
         above it a logarithm. Positive.
 
@@ -33,7 +33,7 @@ class LogSum(Penalty):
     Candes, Wakin and Boyd (2008); map and dual: LeJeune, Javadi and Baraniuk (2021), released code.
     """
 
-    epsilon: float = 1.0
+    epsilon: float = 0.1
     name: ClassVar[str] = "log-sum"
 
     def __post_init__(self) -> None:
@@ -105,4 +105,4 @@ class LogSum(Penalty):
 
 def _root_of_product(a: Array, b: Array, xp: Any) -> Array:
     """sqrt(a b) for b >= 0, and 0 where a is negative."""
-    return xp.sqrt(xp.clip(a, 0.0, None) * b)
+    return square_root(xp.clip(a, 0.0, None) * b, xp)

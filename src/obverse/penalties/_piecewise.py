@@ -186,8 +186,10 @@ class Piecewise:
                 y *= t
                 np.take(column, key, out=more, mode="clip")
                 y += more
-            if extended and not (x.min() >= self.low and x.max() <= self.high):
-                self._continue_numpy(x, y, rows, powers)
+            if not (x.min() >= self.low and x.max() <= self.high):
+                if extended:
+                    self._continue_numpy(x, y, rows, powers)
+                y[np.isnan(x)] = np.nan
         return out.reshape(w.shape)
 
     def _continue_numpy(self, x: Any, y: Any, rows: Floats, powers: tuple[float, float]) -> None:
@@ -198,7 +200,6 @@ class Piecewise:
                     y[outside] = value * np.power(np.asarray(x[outside], np.float64) / end, power)
             else:
                 y[outside] = 0.0
-        y[np.isnan(x)] = np.nan
 
     def _scaled(self, rows: Floats, single: bool) -> list[npt.NDArray[Any]]:
         """Rows in the coordinate of the mantissa, contiguous and cached by the table they come from."""
@@ -239,7 +240,7 @@ class Piecewise:
         for k in range(degree - 1, -1, -1):
             y = y * t + columns[k][key]
         if powers == (0.0, 0.0):
-            return y
+            return torch.where(torch.isnan(x), x, y)
         # Outside the grid only the guard rows' constants are left: the power laws continue them.
         below = torch.where(x < self.low, x / self.low, 1.0)
         above = torch.where(x > self.high, x / self.high, 1.0)

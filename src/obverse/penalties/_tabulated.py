@@ -23,6 +23,7 @@ __all__ = ["TabulatedPenalty", "remembered"]
 Floats = npt.NDArray[np.float64]
 
 _OCTAVES = 100
+_WORTH_A_TABLE = 4096  # elements from which making the table of a step costs less than solving for each
 _BLOCK = 32768  # elements solved for at a time, in the fast cache
 
 
@@ -164,7 +165,10 @@ class TabulatedPenalty(Penalty):
 
         if out_of_reach < math.inf:
             result = xp.where(eta > out_of_reach, xp.full_like(eta, math.inf), result)
-        return result
+        # At infinity f is twice the supremum of Omega.
+        end = self._slope_table
+        highest = math.inf if end.rows[0, -1] > 0 else 2 * float(self._value_table(np.array([end.high]), np)[0])
+        return xp.where(eta == math.inf, xp.full_like(eta, highest), result)
 
     @cached_property
     def _dual_slope_table(self) -> Piecewise:
@@ -243,7 +247,9 @@ class TabulatedPenalty(Penalty):
 
     def _prox_numpy(self, z: Any, step: Any) -> Any:
         if isinstance(step, (float, int)) or getattr(step, "ndim", 1) == 0:
-            return self._table_of(float(step))(z, np)
+            known = self._scalar_prox is not None and self._scalar_prox.step == float(step)
+            if known or z.size >= _WORTH_A_TABLE:
+                return self._table_of(float(step))(z, np)
         z, step = np.broadcast_arrays(z, step)
         shape, dtype = z.shape, z.dtype
         z, step = z.reshape(-1), step.reshape(-1)
@@ -255,8 +261,14 @@ class TabulatedPenalty(Penalty):
 
     def _prox_block(self, z: Any, step: Any) -> Any:
         result = np.where((step == 0) | ~np.isfinite(z), z, np.zeros_like(z))
-        active = np.flatnonzero((step > 0) & (z > 0) & (step < self._zeroing_step(z, np)) & np.isfinite(z))
-        result[active] = self._stationary(z[active].astype(np.float64), step[active].astype(np.float64), np)
+        reach = self._zeroing_step(z.astype(np.float64), np)  # in float32 it overflows early
+        active = np.flatnonzero((step > 0) & (z > 0) & (step < reach) & np.isfinite(z))
+        points, steps = z[active].astype(np.float64), step[active].astype(np.float64)
+        x = self._stationary(points, steps, np)
+        # Right at the threshold rounding decides whether a weight came this far, and a root near zero is hard to find.
+        edge = np.flatnonzero(steps * self._at_zero >= points * (1 - 1e-6))
+        x[edge] *= (x[edge] / 2 - points[edge]) * x[edge] + steps[edge] * self._value_table(x[edge], np) < 0
+        result[active] = x
         return result
 
     def _prox_array(self, z: Array, step: Array, xp: Any) -> Array:

@@ -60,9 +60,7 @@ def write_report(metrics: Mapping[str, Any], path: str | os.PathLike[str]) -> Pa
     from jinja2 import Environment, StrictUndefined
 
     here = files(__package__)
-    environment = Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
-    )
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     template = environment.from_string((here / "page.html.j2").read_text("utf-8"))
     page = template.render(
         style=(here / "page.css").read_text("utf-8"),

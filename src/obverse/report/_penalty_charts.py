@@ -136,15 +136,11 @@ def survivors_figure(survivors: Survivors, penalty: Any | None, name: str) -> Fi
             plot.right_axis(y, "slope" + (", log" if isinstance(y, Logarithmic) else ""), number, "heads")
             plot.line(zip(grid.tolist(), slope, strict=True), "heads", scale=y)
             keys.append(Key(f"slope of {name}", "heads"))
-            caption += (
-                " Where the slope is high, weights are pulled to zero; where it is low, they are left alone."
-            )
+            caption += " Where the slope is high, weights are pulled to zero; where it is low, they are left alone."
     return Figure("Weights that are left, and the pull on them", plot.svg(), caption, tuple(keys))
 
 
-def face_figures(
-    penalty: Any, name: str, strength: float | None, survivors: Survivors | None
-) -> list[Figure]:
+def face_figures(penalty: Any, name: str, strength: float | None, survivors: Survivors | None) -> list[Figure]:
     """The penalty with its slope, and the keep probability of the dropout that does the same."""
     reach = survivors.quantile(0.995) if survivors else 1.0
     w = np.linspace(-reach, reach, _SAMPLES)
@@ -202,9 +198,7 @@ def face_figures(
             if survivors:
                 keys.append(Key("weights left", "quiet", "block pale"))
             caption = f"At strength λ = {number(strength)}"
-            caption += (
-                f": weights near {number(half, 2)} are kept half the time." if half is not None else "."
-            )
+            caption += f": weights near {number(half, 2)} are kept half the time." if half is not None else "."
             figures.append(Figure("Tails: the dropout", plot.svg(), caption, tuple(keys)))
     return figures
 

@@ -89,9 +89,7 @@ class Plot:
                 f'<text class="tick start fill-{tone}" x="100%" dx="8" y="{_pct(at)}" dy=".32em">'
                 f"{escape(text(value))}</text>"
             )
-        self._titles += (
-            f'<text class="title end fill-{tone}" x="100%" dx="44" y="0" dy="-18">{escape(title)}</text>'
-        )
+        self._titles += f'<text class="title end fill-{tone}" x="100%" dx="44" y="0" dy="-18">{escape(title)}</text>'
 
     def band(self, start: float, end: float, tone: str, text: str = "") -> None:
         """A vertical band between two x values, named at its foot where the name has room."""
@@ -122,9 +120,7 @@ class Plot:
         if path:
             self._marks.append(_nested(f'<path class="bars {tone}" d="{"".join(path)}"/>'))
 
-    def line(
-        self, points: Iterable[Point], tone: str, *, style: str = "", scale: Scale | None = None
-    ) -> None:
+    def line(self, points: Iterable[Point], tone: str, *, style: str = "", scale: Scale | None = None) -> None:
         """A curve through ``points``; it breaks where a value is missing. A lone point becomes a dot."""
         y = scale or self.y
         pieces: list[list[tuple[float, float]]] = [[]]
@@ -139,9 +135,7 @@ class Plot:
         for piece in pieces:
             if len(piece) == 1:
                 a, b = piece[0]
-                self._marks.append(
-                    f'<circle class="dot {tone} {style}" cx="{_pct(a)}" cy="{_pct(1 - b)}" r="3.5"/>'
-                )
+                self._marks.append(f'<circle class="dot {tone} {style}" cx="{_pct(a)}" cy="{_pct(1 - b)}" r="3.5"/>')
             elif piece:
                 path.append(_polyline(piece))
         if path:

@@ -100,7 +100,7 @@ class Reweighted:
         keep = member.memory / (member.memory + step)
         keep.masked_fill_(member.memory.isinf(), 1.0)
         if member.penalty.slope_at_zero > 0:
-            keep.mul_(member.penalty.zeroing_step(member.magnitude()) > step)
+            keep.mul_(member.penalty.prox(member.magnitude(), step) > 0)
         member.multiply(keep)
         member.memory = self._eta(member)
 
@@ -150,8 +150,8 @@ class Dropout:
         member.memory = None
         if strength > 0 and member.penalty.slope_at_zero > 0:
             # What lies within one proximal step of zero is at zero.
-            fallen = member.penalty.zeroing_step(member.magnitude()) <= member.steps(strength)
-            member.multiply((~fallen).to(member.parameter.dtype))
+            stays = member.penalty.prox(member.magnitude(), member.steps(strength)) > 0
+            member.multiply(stays.to(member.parameter.dtype))
 
     def _remember(self, member: Member, variance: torch.Tensor) -> None:
         assert member.memory is not None
