@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -63,17 +64,40 @@ def tracing(xp: Any) -> bool:
     return torch is not None and bool(torch.compiler.is_compiling())
 
 
-def in_blocks(formula: Callable[[Array, Array], Array], x: Array, y: Array) -> Array:
-    """``formula(x, y)``, elementwise; on large NumPy arrays block by block, which costs half the time."""
+def in_blocks(formula: Callable[[Array, Array], Array], x: Array, y: Array, xp: Any) -> Array:
+    """``formula(x, y)``, elementwise; on large arrays in main memory block by block.
+
+    The temporaries of a formula then stay in the fast cache and in memory that is at hand, which costs half the time in
+    NumPy and a fraction of it in torch. Gradients and compilers get the formula whole.
+    """
     whole = isinstance(y, (float, int))
-    if not isinstance(x, np.ndarray) or x.size <= 2 * _BLOCK or not (whole or np.shape(y) == x.shape):
+    if isinstance(x, np.ndarray):
+        block, empty = _BLOCK, np.empty_like
+    elif _plain_on_host(x, xp) and (whole or _plain_on_host(y, xp)):
+        block, empty = 2 * _BLOCK, xp.empty_like
+    else:
+        return formula(x, y)
+    if math.prod(x.shape) <= 2 * block or not (whole or y.shape == x.shape):
         return formula(x, y)
     flat, other = x.reshape(-1), y if whole else y.reshape(-1)
-    result = np.empty_like(flat)
-    for start in range(0, flat.size, _BLOCK):
-        block = slice(start, start + _BLOCK)
-        result[block] = formula(flat[block], other if whole else other[block])
+    result = empty(flat)
+    for start in range(0, flat.shape[0], block):
+        piece = slice(start, start + block)
+        result[piece] = formula(flat[piece], other if whole else other[piece])
     return result.reshape(x.shape)
+
+
+def _plain_on_host(x: Array, xp: Any) -> bool:
+    """Whether ``x`` is a torch tensor in main memory of which no gradient is wanted and no compiler sees."""
+    torch = sys.modules.get("torch")
+    return (
+        torch is not None
+        and isinstance(x, torch.Tensor)
+        and not tracing(xp)
+        and type(x) in (torch.Tensor, torch.nn.Parameter)
+        and x.device.type == "cpu"
+        and not (x.requires_grad and torch.is_grad_enabled())
+    )
 
 
 def square_root(x: Array, xp: Any) -> Array:

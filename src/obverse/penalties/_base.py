@@ -149,7 +149,7 @@ class Penalty(ABC):
         else:
             step = xp.astype(step, points.dtype)
         with quiet(xp):
-            result = in_blocks(lambda z, step: xp.copysign(self._prox(xp.abs(z), step, xp), z), points, step)
+            result = in_blocks(lambda z, step: xp.copysign(self._prox(xp.abs(z), step, xp), z), points, step, xp)
         return _returned(result, z, xp)
 
     def zeroing_step(self, z: Array) -> Array:
@@ -176,21 +176,25 @@ class Penalty(ABC):
         if isinstance(strength, (int, float)) and not 0 <= strength < math.inf:
             raise InvalidArgumentError(f"strength must be at least 0 and finite, got {strength}")
 
-        def formula(magnitude: Array, xp: Any) -> Array:
-            eta = self._eta(magnitude, xp)
+        x, xp = floating(w)
+
+        def formula(w: Array, strength: Array) -> Array:
+            eta = self._eta(xp.abs(w), xp)
             # Where eta is infinite the penalty is flat and nothing is dropped; where eta and the strength
             # are both zero there is no noise either.
             unbounded = (eta == math.inf) | (eta + strength == 0)
             bounded = xp.where(unbounded, xp.ones_like(eta), eta)
             return xp.where(unbounded, xp.ones_like(eta), bounded / (bounded + strength))
 
-        return self._elementwise(formula, w)
+        with quiet(xp):
+            result = in_blocks(formula, x, strength, xp)
+        return _returned(result, w, xp)
 
     @staticmethod
     def _elementwise(formula: Any, w: Array) -> Array:
         x, xp = floating(w)
         with quiet(xp):
-            result = formula(xp.abs(x), xp)
+            result = in_blocks(lambda x, _: formula(xp.abs(x), xp), x, 0.0, xp)
         return _returned(result, w, xp)
 
 

@@ -69,10 +69,12 @@ class Proximal:
     def settle(
         self, member: Member, magnitude: torch.Tensor, boundary: float, strength: float, pressure: float
     ) -> None:
-        if boundary <= 0:
-            return
-        unit = magnitude / boundary
-        member.multiply(_ratio(member.penalty.prox(unit, strength * pressure), unit).mul_(unit > 1))
+        def factor(magnitude: torch.Tensor) -> torch.Tensor:
+            unit = magnitude / boundary
+            return _ratio(member.penalty.prox(unit, strength * pressure), unit).mul_(unit > 1)
+
+        if boundary > 0:
+            member.shrink(factor, magnitude)
 
     def finish(self, member: Member, strength: float) -> None:
         pass
@@ -96,21 +98,26 @@ class Reweighted:
     def descend(self, member: Member, strength: float, steps: int) -> None:
         if member.memory is None:
             member.memory = self._eta(member)
-        step = member.steps(strength * steps)
-        keep = member.memory / (member.memory + step)
-        keep.masked_fill_(member.memory.isinf(), 1.0)
-        if member.penalty.slope_at_zero > 0:
-            keep.mul_(member.penalty.prox(member.magnitude(), step) > 0)
-        member.multiply(keep)
+        makes_zeros = member.penalty.slope_at_zero > 0
+
+        def factor(eta: torch.Tensor, magnitude: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
+            keep = eta / (eta + step)
+            keep.masked_fill_(eta.isinf(), 1.0)
+            return keep.mul_(member.penalty.prox(magnitude, step) > 0) if makes_zeros else keep
+
+        member.shrink(factor, member.memory, member.magnitude(), member.steps(strength * steps))
         member.memory = self._eta(member)
 
     def settle(
         self, member: Member, magnitude: torch.Tensor, boundary: float, strength: float, pressure: float
     ) -> None:
-        if boundary <= 0:
-            return
-        unit = magnitude / boundary
-        member.multiply(member.penalty.keep_probability(unit, strength * pressure).mul_(unit > 1))
+        def factor(magnitude: torch.Tensor) -> torch.Tensor:
+            unit = magnitude / boundary
+            keep: torch.Tensor = member.penalty.keep_probability(unit, strength * pressure)
+            return keep.mul_(unit > 1)
+
+        if boundary > 0:
+            member.shrink(factor, magnitude)
 
     def finish(self, member: Member, strength: float) -> None:
         member.memory = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from torch import nn
@@ -13,6 +15,8 @@ from ._metric import Metric
 from ._rules import Selected
 
 __all__ = ["Member"]
+
+_BLOCK = 1 << 15
 
 
 @dataclass(eq=False)
@@ -88,6 +92,20 @@ class Member:
         if self.group_size > 1:
             scale = self.grouping.magnitude(scale)
         return scale.reciprocal_().mul_(strength * self.rate)
+
+    def shrink(self, factor: Callable[..., torch.Tensor], *per_group: torch.Tensor | float) -> None:
+        """Multiply every group by ``factor(*per_group)``; single weights in blocks that stay in the fast cache."""
+        weights = self.parameter.detach()
+        if self.group_size > 1 or not weights.is_contiguous() or weights.device.type != "cpu":
+            self.multiply(factor(*per_group))
+            return
+        pieces = weights.view(-1).split(_BLOCK)
+        columns = [
+            value.reshape(-1).split(_BLOCK) if isinstance(value, torch.Tensor) else repeat(value, len(pieces))
+            for value in per_group
+        ]
+        for piece, *arguments in zip(pieces, *columns, strict=True):
+            piece.mul_(factor(*arguments))
 
     def multiply(self, factor: torch.Tensor) -> None:
         """Multiply every group by its factor, in place."""
