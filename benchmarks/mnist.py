@@ -112,7 +112,7 @@ def train(parts: dict[str, Any], method: str, target: float, seed: int, epochs: 
     freeze = round((RAMP + HOLD) * steps)
     pruner: Any = None
     if method == "proximal":
-        budget = Budget(target, ramp=RAMP, hold=HOLD)
+        budget = Budget(target, ramp=RAMP, hold=HOLD, pressure=0.1)
         pruner = Sparsifier(model, optimizer, LogSum(0.1), budget=budget, total_steps=steps, every=EVERY)
     elif method == "magnitude":
         pruner = Magnitude(model, target, steps)

@@ -40,7 +40,7 @@ def test_a_sparsity_outside_its_range_is_refused(sparsity: object) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("warmup", -0.1), ("ramp", 1.1), ("hold", float("nan")), ("floor", 0.2), ("floor", -1)],
+    [("warmup", -0.1), ("ramp", 1.1), ("hold", float("nan")), ("pressure", 2), ("floor", 0.2), ("floor", -1)],
 )
 def test_a_phase_or_floor_outside_its_range_is_refused(field: str, value: float) -> None:
     with pytest.raises(InvalidArgumentError, match=field):

@@ -18,8 +18,6 @@ __all__ = ["Pool"]
 
 # Applications spread over ramp and hold: enough for the support to follow the weights, few enough to cost nothing.
 _APPLICATIONS = 400
-# Optimizer steps it takes for the full pressure on the survivors, so that the loss can answer it.
-_RELIEF = 10
 
 
 class Pool:
@@ -133,13 +131,14 @@ class Pool:
         magnitudes = [member.curved_magnitude() for member in self.members]
         sizes = [member.group_size for member in self.members]
         limits = boundaries(magnitudes, sizes, target, self.budget.layer_floor)
+        pressure = min(1.0, self._every * self.budget.pressure)
         for member, magnitude, limit in zip(self.members, magnitudes, limits, strict=True):
-            face.settle(member, magnitude, limit, boundary_strength(member.penalty), min(1.0, self._every / _RELIEF))
+            face.settle(member, magnitude, limit, boundary_strength(member.penalty), pressure)
         # The strength that would do the same: penalty(w / boundary) scaled by boundary^2 per unit of step.
         member, limit = max(zip(self.members, limits, strict=True), key=lambda pair: pair[0].parameter.numel())
         rate = member.rate * self._every
         strength = boundary_strength(member.penalty)
-        self.strength = strength if face.name == "dropout" else _over(strength * limit**2, rate)
+        self.strength = strength if face.name == "dropout" else _over(strength * pressure * limit**2, rate)
         self.boundary = limit / member.curvature() if limit > 0 else None
         self._record(step)
 
