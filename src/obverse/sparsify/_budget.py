@@ -25,10 +25,10 @@ class Budget:
         Fraction of the regularized weights that are zero at the end, in (0, 1).
     warmup, ramp, hold : float
         Fractions of the run, each in [0, 1], summing to less than 1; what is left is the fine-tune.
-    pressure : float, default 0.01
+    pressure : float, optional
         How hard the penalty shrinks the weights that stay: the fraction of its full strength applied per optimizer
-        step, in [0, 1]. Long runs (tens of thousands of steps) gain from more, 0.1; short ones from less. 0 only
-        selects, as magnitude pruning does.
+        step, in [0, 1]. What a long run makes up for a short one cannot, so the default is 5e-6 times the number of
+        steps in ramp and hold, at most 0.1. 0 only selects, as magnitude pruning does.
     floor : float, optional
         Smallest fraction of the weights that each tensor keeps, in [0, 1 - sparsity]. By default a tenth of the
         overall density, so that no layer is emptied while others are full.
@@ -47,7 +47,7 @@ class Budget:
     warmup: float = 0.0
     ramp: float = 0.6
     hold: float = 0.1
-    pressure: float = 0.01
+    pressure: float | None = None
     floor: float | None = None
 
     def __post_init__(self) -> None:
@@ -56,8 +56,11 @@ class Budget:
                 f"budget: sparsity must lie strictly between 0 and 1, such as 0.95 for 95 %; got {self.sparsity!r}"
             )
         for name in ("warmup", "ramp", "hold", "pressure"):
-            if not _is_number(getattr(self, name)) or not 0 <= getattr(self, name) <= 1:
-                raise InvalidArgumentError(f"budget: {name} must lie in [0, 1]; got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if name == "pressure" and value is None:
+                continue
+            if not _is_number(value) or not 0 <= value <= 1:
+                raise InvalidArgumentError(f"budget: {name} must lie in [0, 1]; got {value!r}")
         if self.warmup + self.ramp + self.hold > 1 + 1e-9:
             raise InvalidArgumentError("budget: warmup + ramp + hold must not exceed 1, the whole run")
         if self.floor is not None and (not _is_number(self.floor) or not 0 <= self.floor <= 1 - self.sparsity + 1e-12):
@@ -70,6 +73,12 @@ class Budget:
     def layer_floor(self) -> float:
         """Smallest fraction that each tensor keeps."""
         return (1 - self.sparsity) / 10 if self.floor is None else self.floor
+
+    def pressure_per_step(self, total_steps: int) -> float:
+        """Fraction of the penalty's full strength that surviving weights feel per optimizer step."""
+        if self.pressure is not None:
+            return self.pressure
+        return min(0.1, 5e-6 * (self.ramp + self.hold) * total_steps)
 
     def freeze_step(self, total_steps: int) -> int:
         """Step after which the support is fixed: at least 1, at most ``total_steps``."""

@@ -131,7 +131,8 @@ class Pool:
         magnitudes = [member.curved_magnitude() for member in self.members]
         sizes = [member.group_size for member in self.members]
         limits = boundaries(magnitudes, sizes, target, self.budget.layer_floor)
-        pressure = min(1.0, self._every * self.budget.pressure)
+        assert self._total_steps is not None
+        pressure = min(1.0, self._every * self.budget.pressure_per_step(self._total_steps))
         for member, magnitude, limit in zip(self.members, magnitudes, limits, strict=True):
             face.settle(member, magnitude, limit, boundary_strength(member.penalty), pressure)
         # The strength that would do the same: penalty(w / boundary) scaled by boundary^2 per unit of step.
