@@ -12,6 +12,7 @@ from torch import nn
 
 from obverse import Sparsifier
 from obverse.errors import InvalidArgumentError
+from obverse.sparsify import Rule
 
 LAYERS = {
     "linear": (lambda: nn.Linear(6, 4), (3, 6)),
@@ -151,3 +152,34 @@ def test_noise_repeats_with_its_seed() -> None:
 def test_recurrent_layers_are_refused_by_the_dropout_face() -> None:
     with pytest.raises(InvalidArgumentError, match="proximal or reweighted"):
         attached(nn.LSTM(3, 4))
+
+
+def test_attention_reads_its_output_projection_with_noise() -> None:
+    model = nn.MultiheadAttention(8, 2, batch_first=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rules = [Rule("in_proj_weight", skip=True)]
+    sparsifier = Sparsifier(model, optimizer, face="dropout", strength=1.0, rules=rules)
+    x = torch.randn(2, 3, 8)
+    assert not torch.equal(model(x, x, x)[0], model(x, x, x)[0])
+    assert "weight" not in model.out_proj.__dict__
+    assert [layer["name"] for layer in sparsifier.layers()] == ["out_proj.weight"]
+
+
+def test_a_layer_may_be_called_by_keyword() -> None:
+    layer = nn.Linear(6, 4)
+    sparsifier = attached(layer)
+    x = torch.randn(2, 6)
+    assert not torch.equal(layer(input=x), layer(input=x))
+    assert sparsifier.phase == "train"
+
+
+def test_a_weight_that_is_used_without_its_layer_is_named() -> None:
+    layer = nn.Linear(6, 4)
+    sparsifier = attached(layer)
+    optimizer = sparsifier._metric.optimizer
+    for _ in range(2):
+        optimizer.step()
+        sparsifier.step()
+    optimizer.step()
+    with pytest.warns(UserWarning, match="no noise was drawn for weight"):
+        sparsifier.step()

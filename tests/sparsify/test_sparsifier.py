@@ -496,3 +496,192 @@ def test_a_compiled_model_trains(digits: tuple[torch.Tensor, torch.Tensor]) -> N
     sparsifier.finish()
     assert abs(sparsifier.sparsity - 0.8) < 1e-3
     assert np.isfinite(accuracy(model, digits))
+
+
+# ---------------------------------------------------------------------- what happens around a loop
+def test_weights_moved_or_loaded_after_the_freeze_still_end_at_the_budget(
+    digits: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    for change in ("step", "load"):
+        model = mlp()
+        optimizer = torch.optim.Adam(model.parameters())
+        dense = copy.deepcopy(model.state_dict())
+        sparsifier = Sparsifier(model, optimizer, budget=0.9, total_steps=30)
+        run(model, optimizer, sparsifier, digits, batches(digits, 30))
+        if change == "step":
+            F.cross_entropy(model(digits[0]), digits[1]).backward()
+            optimizer.step()
+        else:
+            model.load_state_dict(dense)
+        sparsifier.finish()
+        assert abs(sparsifier.sparsity - 0.9) < 1e-3
+
+
+def test_the_floor_holds_on_the_way_too(digits: tuple[torch.Tensor, torch.Tensor]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 16), nn.ReLU(), nn.Linear(16, 10))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsifier = Sparsifier(model, optimizer, groups="units", budget=0.8, total_steps=100, every=1)
+    for index in batches(digits, 100):
+        run(model, optimizer, sparsifier, digits, [index])
+        assert all(layer["nonzero"] > 0 for layer in sparsifier.layers())
+    sparsifier.finish()
+
+
+def test_half_precision_counts_its_weights(digits: tuple[torch.Tensor, torch.Tensor]) -> None:
+    model = nn.Sequential(nn.Linear(784, 300), nn.Linear(300, 300), nn.Linear(300, 10)).half()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    sparsifier = Sparsifier(model, optimizer, groups="units", budget=Budget(0.8, ramp=0.1, hold=0.8), total_steps=50)
+    for _ in range(20):
+        optimizer.step()
+        sparsifier.step()
+    assert abs(sparsifier.sparsity - 0.8) < 0.01
+
+
+def test_skipped_optimizer_steps_are_not_counted() -> None:
+    model = nn.Linear(8, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsifier = Sparsifier(model, optimizer, "lasso", strength=0.1)
+    for micro in range(1, 41):
+        model(torch.randn(4, 8)).square().mean().div(8).backward()
+        if micro % 8 == 0:
+            optimizer.step()
+            optimizer.zero_grad()
+        before = model.weight.detach().clone()
+        sparsifier.step()
+        if micro > 8 and micro % 8:
+            assert torch.equal(model.weight, before)
+    assert sparsifier.state_dict()["step"] == 8 + 4  # all calls up to the first step seen, then one for each
+
+
+def test_the_output_layer_is_left_alone_whatever_else_is(digits: tuple[torch.Tensor, torch.Tensor]) -> None:
+    def regularized(model: nn.Module, **options: Any) -> list[str]:
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+        return [layer["name"] for layer in Sparsifier(model, optimizer, strength=0.1, **options).layers()]
+
+    assert regularized(mlp(), groups="units", rules=[Rule("4", skip=True)]) == ["0.weight", "2.weight"]
+    frozen = mlp()
+    frozen[4].requires_grad_(False)
+    assert regularized(frozen, groups="units") == ["0.weight", "2.weight"]
+    convolutional = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 10, 1))
+    assert regularized(convolutional, groups="filters") == ["0.weight"]
+    assert regularized(mlp(), groups="units", rules=[Rule("4.weight", strength=0.1)])[-1] == "4.weight"
+
+
+def test_a_tensor_the_optimizer_has_not_trained_is_compared_in_the_unit_of_the_others() -> None:
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"used": nn.Linear(32, 32), "unused": nn.Linear(32, 32)})
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    sparsifier = Sparsifier(model, optimizer, budget=0.5, total_steps=20)
+    for _ in range(20):
+        model["used"](torch.randn(16, 32)).square().mean().backward()
+        optimizer.step()
+        sparsifier.step()
+        optimizer.zero_grad()
+    kept = {layer["name"]: layer["nonzero"] / layer["weights"] for layer in sparsifier.layers()}
+    assert kept["used.weight"] > 0.2
+
+
+@pytest.mark.parametrize("kind", ["Adafactor", "Muon", "Rprop"])
+def test_an_optimizer_without_a_metric_takes_a_budget_and_refuses_a_strength(kind: str) -> None:
+    model = nn.Linear(16, 16, bias=False)
+    optimizer = getattr(torch.optim, kind)(model.parameters(), lr=1e-3)
+    with pytest.raises(InvalidArgumentError, match="say a budget"):
+        Sparsifier(model, optimizer, strength=0.1)
+    sparsifier = Sparsifier(model, optimizer, budget=0.75, total_steps=10)
+    for _ in range(10):
+        model(torch.randn(4, 16)).square().sum().backward()
+        optimizer.step()
+        sparsifier.step()
+        optimizer.zero_grad()
+    sparsifier.finish()
+    for _ in range(3):  # zeros stay, also under updates of whole matrices
+        model(torch.randn(4, 16)).square().sum().backward()
+        optimizer.step()
+    assert abs(float((model.weight == 0).float().mean()) - 0.75) < 0.01
+
+
+def test_a_budget_that_whole_groups_cannot_reach_is_said() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    sparsifier = Sparsifier(model, optimizer, groups="units", budget=0.9, total_steps=1)
+    optimizer.step()
+    with pytest.warns(UserWarning, match=r"0\.667 is the nearest"):
+        sparsifier.step()
+
+
+def test_a_finished_model_moves_to_another_precision() -> None:
+    model = nn.Linear(8, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsifier = Sparsifier(model, optimizer, budget=0.5, total_steps=1)
+    optimizer.step()
+    sparsifier.step()
+    sparsifier.finish()
+    model.to(torch.bfloat16)
+    model(torch.randn(2, 8, dtype=torch.bfloat16)).sum().backward()
+    assert bool((model.weight.grad[model.weight == 0] == 0).all())
+
+
+def test_a_finished_state_is_taken_up_with_its_zeros(digits: tuple[torch.Tensor, torch.Tensor]) -> None:
+    def start() -> tuple[nn.Module, torch.optim.Optimizer, Sparsifier]:
+        model = mlp()
+        optimizer = torch.optim.Adam(model.parameters())
+        return model, optimizer, Sparsifier(model, optimizer, budget=0.9, total_steps=20)
+
+    model, optimizer, sparsifier = start()
+    run(model, optimizer, sparsifier, digits, batches(digits, 20))
+    sparsifier.finish()
+    again, other, resumed = start()
+    again.load_state_dict(model.state_dict())
+    resumed.load_state_dict(sparsifier.state_dict())
+    F.cross_entropy(again(digits[0]), digits[1]).backward()
+    other.step()
+    assert abs(resumed.sparsity - 0.9) < 1e-3
+    Sparsifier(again, other, budget=0.95, total_steps=20)  # the parameters are free
+
+
+def test_a_state_of_another_aim_is_refused() -> None:
+    model = nn.Linear(8, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    state = Sparsifier(model, optimizer, budget=0.5, total_steps=10).state_dict()
+    other = Sparsifier(model, optimizer, "mcp", budget=0.9, total_steps=10)
+    with pytest.raises(InvalidArgumentError, match="budget"):
+        other.load_state_dict(state)
+
+
+def test_no_hook_outlives_its_sparsifier() -> None:
+    model = nn.ModuleDict({"linear": nn.Linear(4, 4), "lstm": nn.LSTM(4, 4)})
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(InvalidArgumentError, match="recurrent"):
+        Sparsifier(model, optimizer, face="dropout", strength=0.1)
+    assert not model["linear"]._forward_hooks
+    rules = [Rule("lstm", skip=True)]
+    for _ in range(3):
+        sparsifier = Sparsifier(model, optimizer, face="dropout", strength=0.1, rules=rules)
+        assert len(model["linear"]._forward_hooks) == 1
+        del sparsifier
+    assert not model["linear"]._forward_hooks
+    assert not optimizer._optimizer_step_post_hooks
+
+
+def test_not_a_number_is_found_in_gradients_and_in_what_is_not_regularized() -> None:
+    model = nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsifier = Sparsifier(model, optimizer, "lasso", strength=0.1)
+    model(torch.full((2, 4), math.nan)).sum().backward()
+    with pytest.raises(NonFiniteError, match="gradient of 'weight'"):
+        sparsifier.largest_strength()
+    with torch.no_grad():
+        model.bias[0] = math.nan
+    with pytest.raises(NonFiniteError, match="'bias'"):
+        sparsifier.step()
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"budget": "0.9"}, {"strength": "1"}, {"strength": 1.0, "seed": "x"}, {"budget": True}]
+)
+def test_arguments_of_a_wrong_kind_are_refused(arguments: dict[str, Any]) -> None:
+    model = nn.Linear(4, 4)
+    with pytest.raises(InvalidArgumentError):
+        Sparsifier(model, torch.optim.SGD(model.parameters(), lr=0.1), total_steps=10, **arguments)
+    assert Sparsifier(model, torch.optim.SGD(model.parameters(), lr=0.1), budget=np.float32(0.5), total_steps=9)

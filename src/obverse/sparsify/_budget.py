@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any
 
 from ..errors import InvalidArgumentError
 
-__all__ = ["Budget"]
+__all__ = ["Budget", "is_number"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Budget:
     floor: float | None = None
 
     def __post_init__(self) -> None:
-        if not _is_number(self.sparsity) or not 0 < self.sparsity < 1:
+        if not is_number(self.sparsity) or not 0 < self.sparsity < 1:
             raise InvalidArgumentError(
                 f"budget: sparsity must lie strictly between 0 and 1, such as 0.95 for 95 %; got {self.sparsity!r}"
             )
@@ -59,11 +60,11 @@ class Budget:
             value = getattr(self, name)
             if name == "pressure" and value is None:
                 continue
-            if not _is_number(value) or not 0 <= value <= 1:
+            if not is_number(value) or not 0 <= value <= 1:
                 raise InvalidArgumentError(f"budget: {name} must lie in [0, 1]; got {value!r}")
         if self.warmup + self.ramp + self.hold > 1 + 1e-9:
             raise InvalidArgumentError("budget: warmup + ramp + hold must not exceed 1, the whole run")
-        if self.floor is not None and (not _is_number(self.floor) or not 0 <= self.floor <= 1 - self.sparsity + 1e-12):
+        if self.floor is not None and (not is_number(self.floor) or not 0 <= self.floor <= 1 - self.sparsity + 1e-12):
             raise InvalidArgumentError(
                 f"budget: floor must lie in [0, 1 - sparsity] = [0, {1 - self.sparsity:g}], or every layer's floor "
                 f"together would exceed the budget; got {self.floor!r}"
@@ -106,5 +107,6 @@ class Budget:
         return asdict(self)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, float | int) and not isinstance(value, bool)
+def is_number(value: object) -> bool:
+    """Whether ``value`` is a real number of any kind, and not a truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool)

@@ -93,6 +93,11 @@ def grouping(kind: str, name: str, parameter: torch.Tensor, owner: nn.Module) ->
             f"{'only convolutions have filters' if kind == 'filters' else 'it needs two dimensions or more'}; "
             "choose other groups for it, or skip it, with a Rule"
         )
+    if isinstance(owner, _TRANSPOSED) and owner.groups > 1:
+        raise InvalidArgumentError(
+            f"{name!r} is a grouped transposed convolution, whose output channels are not slices of its weight; "
+            "leave it out with Rule(..., skip=True) or use groups='weights' for it"
+        )
     if isinstance(owner, (*_TRANSPOSED, nn.Embedding, nn.EmbeddingBag)):
         return _Slices(1)
     return _Slices(0)

@@ -38,6 +38,8 @@ class Member:
         noise (dropout).
     support : torch.Tensor or None
         Once the support is frozen, 1 for every group that is kept and 0 for the others.
+    drawn : bool
+        Whether a forward pass has drawn noise for it.
     """
 
     selected: Selected
@@ -47,6 +49,7 @@ class Member:
     option_group: int
     memory: torch.Tensor | None = None
     support: torch.Tensor | None = None
+    drawn: bool = False
 
     @property
     def name(self) -> str:

@@ -28,6 +28,15 @@ class Metric:
             raise InvalidArgumentError(f"optimizer must be a torch optimizer, got {type(optimizer).__name__}")
         self.optimizer = optimizer
 
+    @property
+    def is_diagonal(self) -> bool:
+        """Whether a weight moves by its own gradient over a metric, so that a proximal step belongs to it."""
+        return not isinstance(self.optimizer, _NOT_DIAGONAL)
+
+    def has_state(self, parameter: nn.Parameter) -> bool:
+        """Whether the optimizer has taken a step with this parameter that it remembers."""
+        return bool(self.optimizer.state.get(parameter))
+
     def group(self, parameter: nn.Parameter, name: str) -> int:
         """Index of the optimizer's parameter group that trains ``parameter``.
 
@@ -58,9 +67,15 @@ class Metric:
         """The diagonal metric as a new tensor shaped like ``parameter``; None where it is 1 (SGD and its like)."""
         options, state = self.optimizer.param_groups[group], self.optimizer.state.get(parameter)
         second: torch.Tensor
-        if not state:
+        if not state or not self.is_diagonal:
             return None
         eps = float(options.get("eps") or 0.0)
+        if "exp_inf" in state:
+            second = state["exp_inf"]
+            return second + eps
+        if "acc_delta" in state:
+            second = (state["square_avg"] + eps) / (state["acc_delta"] + eps)
+            return second.sqrt_()
         if "exp_avg_sq" in state:
             second = state.get("max_exp_avg_sq", state["exp_avg_sq"]) if options.get("amsgrad") else state["exp_avg_sq"]
             betas, step = options.get("betas"), state.get("step")
@@ -87,3 +102,10 @@ class Metric:
 
 
 _NORMALIZING: tuple[type, ...] = tuple(kind for kind in (getattr(torch.optim, "Muon", None),) if isinstance(kind, type))
+# These move weights by signs, by whole matrices or by line searches.
+_NOT_DIAGONAL: tuple[type, ...] = (
+    *_NORMALIZING,
+    *(kind for kind in (getattr(torch.optim, "Adafactor", None),) if isinstance(kind, type)),
+    torch.optim.Rprop,
+    torch.optim.LBFGS,
+)

@@ -27,12 +27,16 @@ _LOCAL = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 class Noise:
     """Draws the noise of one `Sparsifier`; its hooks are inert in evaluation mode and in copies of the model."""
 
-    def __init__(self, law: str, generator: torch.Generator) -> None:
+    def __init__(self, law: str, generator: torch.Generator, model: nn.Module) -> None:
         if law not in LAWS:
             raise UnknownNameError("noise law", law, LAWS)
         self.law = law
         self.generator = generator
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self.handles: list[torch.utils.hooks.RemovableHandle] = []
+        # Attention reads the weight of its output projection without calling that layer.
+        self._readers = {
+            id(parent.out_proj): parent for parent in model.modules() if isinstance(parent, nn.MultiheadAttention)
+        }
 
     def attach(self, member: Member) -> None:
         """Let the modules that own the member's parameter see its noise."""
@@ -42,21 +46,26 @@ class Noise:
                     f"the dropout face does not reach {member.name!r}: recurrent layers read their weights through a "
                     "packed copy; train them with the proximal or reweighted face"
                 )
+            reader = self._readers.get(id(module), module)
             per_activation = (
-                self.law == "gaussian" and local == "weight" and member.group_size == 1 and isinstance(module, _LOCAL)
+                reader is module
+                and self.law == "gaussian"
+                and local == "weight"
+                and member.group_size == 1
+                and isinstance(module, _LOCAL)
             )
             if per_activation:
-                self._handles.append(module.register_forward_hook(_Activations(self, member)))
+                self.handles.append(module.register_forward_hook(_Activations(self, member), with_kwargs=True))
             else:
-                shadow = _Shadow(self, member, local)
-                self._handles.append(module.register_forward_pre_hook(shadow.cast))
-                self._handles.append(module.register_forward_hook(shadow.lift, always_call=True))
+                shadow = _Shadow(self, member, module, local)
+                self.handles.append(reader.register_forward_pre_hook(shadow.cast))
+                self.handles.append(reader.register_forward_hook(shadow.lift, always_call=True))
 
     def detach(self) -> None:
         """Remove every hook."""
-        for handle in self._handles:
+        for handle in self.handles:
             handle.remove()
-        self._handles.clear()
+        self.handles.clear()
 
     def normal(self, like: torch.Tensor) -> torch.Tensor:
         return torch.empty_like(like).normal_(generator=self.generator)
@@ -81,19 +90,22 @@ class _Hook:
         member = self._member() if self._member is not None else None
         if noise is None or member is None or member.memory is None or not module.training:
             return None
+        member.drawn = True
         return noise, member, member.memory
 
 
 class _Activations(_Hook):
     """Adds to a layer's output the deviation that noise on its weights would give."""
 
-    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor | None:
+    def __call__(
+        self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: torch.Tensor
+    ) -> torch.Tensor | None:
         now = self.current(module)
         if now is None:
             return None
         noise, member, variance = now
         spread = member.parameter.square() * variance
-        squared = inputs[0].square()
+        squared = (inputs[0] if inputs else named["input"]).square()
         if isinstance(module, nn.Linear):
             power = F.linear(squared, spread)
         else:
@@ -112,20 +124,23 @@ class _Shadow(_Hook):
     An entry in the instance's dictionary hides the registered parameter from attribute access, and from nothing else.
     """
 
-    def __init__(self, noise: Noise | None, member: Member | None, local: str) -> None:
+    def __init__(self, noise: Noise | None, member: Member | None, owner: nn.Module | None, local: str) -> None:
         super().__init__(noise, member)
+        self._owner = weakref.ref(owner) if owner is not None else None
         self.local = local
 
     def cast(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        now = self.current(module)
-        if now is None:
+        now, owner = self.current(module), self._owner() if self._owner is not None else None
+        if now is None or owner is None:
             return
         noise, member, variance = now
         mask = member.grouping.spread(noise.mask(variance), member.parameter)
-        module.__dict__[self.local] = member.parameter * mask
+        owner.__dict__[self.local] = member.parameter * mask
 
     def lift(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        module.__dict__.pop(self.local, None)
+        owner = self._owner() if self._owner is not None else None
+        if owner is not None:
+            owner.__dict__.pop(self.local, None)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_Shadow, (None, None, self.local))
+        return (_Shadow, (None, None, None, self.local))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ __all__ = ["Pool"]
 
 # Applications spread over ramp and hold: enough for the support to follow the weights, few enough to cost nothing.
 _APPLICATIONS = 400
+# A budget missed by more than this is said.
+_WORTH_A_WARNING = 0.01
 
 
 class Pool:
@@ -84,8 +87,11 @@ class Pool:
     def apply(self, step: int, face: Face) -> None:
         """One application of the face, or the freeze."""
         if self.budget is None or self._total_steps is None:
+            # What an adaptive optimizer has not trained yet has no metric, and no step of its own.
+            waits = any(member.metric.has_state(member.parameter) for member in self.members)
             for member in self.members:
-                face.descend(member, self.strength, self._every)
+                if not waits or member.metric.has_state(member.parameter):
+                    face.descend(member, self.strength, self._every)
             self._record(step)
         elif step >= self.budget.freeze_step(self._total_steps):
             self._freeze()
@@ -105,7 +111,9 @@ class Pool:
         if self.budget is None:
             for member in self.members:
                 face.finish(member, self.strength)
-        elif not self._frozen:
+        elif self._frozen:
+            self.hold_zeros()  # the weights may have moved, or been loaded, since the last step
+        else:
             early = True
             self._freeze()
         self._record(step)
@@ -116,7 +124,17 @@ class Pool:
             "strength": self.strength,
             "boundary": self.boundary,
             "frozen": self._frozen,
+            "identity": self.identity(),
             "trajectory": self.trajectory.state_dict(),
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """What must agree between a state and the Sparsifier that takes it up."""
+        return {
+            "budget": None if self.budget is None else self.budget.to_dict(),
+            "total_steps": self._total_steps,
+            "every": self._every,
+            "members": [[member.name, repr(member.penalty), member.group_size] for member in self.members],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -128,7 +146,7 @@ class Pool:
         assert self.budget is not None
         target = self.target(step)
         assert target is not None
-        magnitudes = [member.curved_magnitude() for member in self.members]
+        magnitudes = self._curved_magnitudes()
         sizes = [member.group_size for member in self.members]
         limits = boundaries(magnitudes, sizes, target, self.budget.layer_floor)
         assert self._total_steps is not None
@@ -146,7 +164,7 @@ class Pool:
     def _freeze(self) -> None:
         assert self.budget is not None
         masks = keepers(
-            [member.curved_magnitude() for member in self.members],
+            self._curved_magnitudes(),
             [member.group_size for member in self.members],
             self.budget.sparsity,
             self.budget.layer_floor,
@@ -158,6 +176,25 @@ class Pool:
             member.metric.forget(member.parameter, member.grouping.spread(member.support, member.parameter))
         self._frozen = True
         self.strength = 0.0
+        kept = sum(int(_known(member.support).sum()) * member.group_size for member in self.members)
+        reached = 1 - kept / self.weights
+        if abs(reached - self.budget.sparsity) > _WORTH_A_WARNING:
+            warnings.warn(
+                f"the budget asks for a sparsity of {self.budget.sparsity:g}; {reached:.3f} is the nearest that whole "
+                "groups and the floor of every layer allow; use smaller groups, a lower floor, or another budget",
+                stacklevel=5,
+            )
+
+    def _curved_magnitudes(self) -> list[torch.Tensor]:
+        """Curved magnitudes of all members in one unit: without state of its own, a tensor has the others' median."""
+        magnitudes = [member.curved_magnitude() for member in self.members]
+        fresh = [not member.metric.has_state(member.parameter) for member in self.members]
+        if any(fresh) and not all(fresh):
+            known = sorted(m.curvature() for m, is_fresh in zip(self.members, fresh, strict=True) if not is_fresh)
+            for magnitude, is_fresh in zip(magnitudes, fresh, strict=True):
+                if is_fresh:
+                    magnitude.mul_(known[len(known) // 2])
+        return magnitudes
 
     def _record(self, step: int) -> None:
         if not self.trajectory.takes_next():

@@ -6,15 +6,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import nn
 
 from ..errors import InvalidArgumentError, UnknownNameError
 from ..penalties import Penalty
-from ._budget import Budget
+from ._budget import Budget, is_number
 
-__all__ = ["Match", "Rule", "Selected", "select"]
+__all__ = ["Match", "Rule", "Selected", "as_budget", "output_parameter", "select"]
 
 Match = str | re.Pattern[str] | type[nn.Module] | Sequence["str | re.Pattern[str] | type[nn.Module]"]
 
@@ -63,8 +64,24 @@ class Rule:
     def __post_init__(self) -> None:
         if self.budget is not None and self.strength is not None:
             raise InvalidArgumentError(f"{self}: give a budget or a strength, not both")
-        if isinstance(self.budget, float | int):
-            object.__setattr__(self, "budget", Budget(float(self.budget)))
+        if self.budget is not None:
+            # An object of its own: a rule's budget is met by itself, also where it equals the common one.
+            object.__setattr__(self, "budget", replace(as_budget(self.budget)))
+
+
+def as_budget(value: Any) -> Budget:
+    """A Budget from itself or from a sparsity."""
+    if isinstance(value, Budget):
+        return value
+    if is_number(value):
+        return Budget(float(value))
+    raise InvalidArgumentError(f"budget must be a Budget or a sparsity such as 0.95, got {value!r}")
+
+
+def output_parameter(model: nn.Module) -> nn.Parameter | None:
+    """The matrix registered last, normally that of the output layer; None where there is no other."""
+    eligible = [p for _, p, owners in _parameters(model) if _regularized_by_default(p, owners)]
+    return eligible[-1] if len(eligible) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -90,6 +107,7 @@ def select(model: nn.Module, rules: Sequence[Rule], default: Rule) -> list[Selec
         If a rule matches nothing, or only frozen parameters, or nothing is left to regularize.
     """
     candidates = _parameters(model)
+    filled = [_filled(rule, default) for rule in rules]  # once, so that members of one rule share its budget
     matched = [0] * len(rules)
     selected: list[Selected] = []
     for names, parameter, owners in candidates:
@@ -98,10 +116,10 @@ def select(model: nn.Module, rules: Sequence[Rule], default: Rule) -> list[Selec
         for index, candidate in enumerate(rules):
             if _matches(candidate.match, names, owners, eligible=eligible):
                 matched[index] += 1
-                rule = _filled(candidate, default)
+                rule = filled[index]
         if rule is None or rule.skip:
             continue
-        if not parameter.requires_grad:
+        if not parameter.requires_grad or parameter.numel() == 0:
             continue
         selected.append(Selected(names, parameter, owners, rule))
     for rule_, count in zip(rules, matched, strict=True):

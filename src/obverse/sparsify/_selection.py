@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -30,7 +31,7 @@ def boundaries(magnitudes: Sequence[torch.Tensor], sizes: Sequence[int], sparsit
     """
     flat = [magnitude.flatten() for magnitude in magnitudes]
     weights = [values.numel() * size for values, size in zip(flat, sizes, strict=True)]
-    stride = max(1, sum(values.numel() for values in flat) // _SAMPLE)
+    stride = _stride(magnitudes)
     sampled = [values[::stride] for values in flat]
     own: dict[int, float] = {}
     fallen = sparsity * sum(weights)
@@ -40,12 +41,15 @@ def boundaries(magnitudes: Sequence[torch.Tensor], sizes: Sequence[int], sparsit
             return [own[index] for index in range(len(flat))]
         share = fallen / max(1, sum(weights[index] for index in free))
         common = _quantile([sampled[index] for index in free], [sizes[index] for index in free], share)
-        short = [index for index in free if float((sampled[index] > common).float().mean()) < min(floor, 1 - sparsity)]
-        if floor == 0 or not short:
+        short = []
+        if floor > 0 and sparsity > 0:
+            short = [i for i in free if int((flat[i] > common).sum()) < _least(flat[i].numel(), floor)]
+        if not short:
             return [own.get(index, common) for index in range(len(flat))]
         for index in short:
-            own[index] = _quantile([sampled[index]], [1], 1 - floor)
-            fallen -= (1 - floor) * weights[index]
+            falling = flat[index].numel() - _least(flat[index].numel(), floor)
+            own[index] = float(flat[index].kthvalue(falling).values) if falling > 0 else 0.0
+            fallen -= falling * sizes[index]
 
 
 def keepers(
@@ -62,7 +66,7 @@ def keepers(
     allowance = total - round(sparsity * total)
     masks = [torch.zeros_like(values, dtype=torch.bool) for values in flat]
     for values, size, mask in zip(flat, sizes, masks, strict=True):
-        count = min(values.numel(), max(1, int(floor * values.numel()))) if floor > 0 else 0
+        count = _least(values.numel(), floor) if floor > 0 else 0
         mask[values.topk(count).indices] = True
         allowance -= count * size
     # The rest goes to the largest of what is left, wherever they are. Each tensor offers at most what the whole
@@ -70,14 +74,18 @@ def keepers(
     offers, origins, prices = [], [], []
     for index, (values, size, mask) in enumerate(zip(flat, sizes, masks, strict=True)):
         open_ = values.masked_fill(mask, -1.0)
-        count = min(values.numel() - int(mask.sum()), max(0, allowance) // size)
+        count = min(values.numel() - int(mask.sum()), max(0, allowance) // size + 1) if allowance > 0 else 0
         top = open_.topk(count)
         offers.append(top.values)
         origins.append(torch.stack([torch.full_like(top.indices, index), top.indices]))
         prices.append(torch.full_like(top.indices, size))
     order = torch.cat(offers).argsort(descending=True, stable=True)
-    paid = torch.cat(prices)[order].cumsum(0) <= max(0, allowance)
-    chosen = torch.cat(origins, dim=1)[:, order[paid]]
+    spent = torch.cat(prices)[order].cumsum(0)
+    count = int((spent <= allowance).sum())
+    # One more group where that comes closer.
+    if count < len(spent) and 2 * allowance > int(spent[count]) + (int(spent[count - 1]) if count else 0):
+        count += 1
+    chosen = torch.cat(origins, dim=1)[:, order[:count]]
     for index, mask in enumerate(masks):
         mask[chosen[1][chosen[0] == index]] = True
     return [mask.reshape(magnitude.shape) for mask, magnitude in zip(masks, magnitudes, strict=True)]
@@ -89,8 +97,26 @@ def _quantile(values: Sequence[torch.Tensor], sizes: Sequence[int], share: float
     if len(set(sizes)) == 1:
         count = min(together.numel(), round(share * together.numel()))
         return float(together.kthvalue(count).values) if count > 0 else 0.0
-    each = torch.cat([torch.full_like(part, size) for part, size in zip(values, sizes, strict=True)])
+    each = torch.cat(
+        [
+            torch.full(part.shape, size, dtype=torch.int64, device=part.device)
+            for part, size in zip(values, sizes, strict=True)
+        ]
+    )
     ordered, order = together.sort()
-    covered = each[order].cumsum(0) <= share * float(each.sum())
-    count = int(covered.sum())
+    count = int((each[order].cumsum(0) <= share * int(each.sum())).sum())
     return float(ordered[count - 1]) if count > 0 else 0.0
+
+
+def _least(count: int, floor: float) -> int:
+    """Groups that a tensor of ``count`` keeps at least."""
+    return min(count, max(1, int(floor * count)))
+
+
+def _stride(magnitudes: Sequence[torch.Tensor]) -> int:
+    """Distance between sampled groups, without a common factor with any side of a tensor: no column is missed."""
+    stride = max(1, sum(magnitude.numel() for magnitude in magnitudes) // _SAMPLE)
+    sides = {side for magnitude in magnitudes for side in magnitude.shape if side > 1}
+    while stride > 1 and any(math.gcd(stride, side) > 1 for side in sides):
+        stride += 1
+    return stride

@@ -15,14 +15,14 @@ from torch.utils.weak import WeakIdKeyDictionary
 from ..errors import InvalidArgumentError, NonFiniteError, StateError, UnknownNameError
 from ..penalties import Penalty
 from ..penalties import penalty as penalty_named
-from ._budget import Budget
+from ._budget import Budget, is_number
 from ._faces import FACES, Face
 from ._groups import grouping
 from ._member import Member
 from ._metric import Metric
 from ._noise import Noise
 from ._pool import Pool
-from ._rules import Rule, select
+from ._rules import Rule, as_budget, output_parameter, select
 from ._zeros import keep_zeros
 
 __all__ = ["Sparsifier"]
@@ -113,14 +113,13 @@ class Sparsifier:
         if face not in FACES:
             raise UnknownNameError("face", str(face), FACES)
         rules = list(rules or ())
-        if isinstance(budget, float | int) and not isinstance(budget, bool):
-            budget = Budget(float(budget))
+        budget = None if budget is None else as_budget(budget)
         if budget is not None and strength is not None:
             raise InvalidArgumentError("give a budget or a strength, not both")
         if budget is None and strength is None and not any(_has_aim(rule) for rule in rules):
             raise InvalidArgumentError("say what to aim for: budget=Budget(sparsity=0.95), or strength=1e-3")
         for value in (strength, *(rule.strength for rule in rules)):
-            if value is not None and not 0 <= value < math.inf:
+            if value is not None and not (is_number(value) and 0 <= value < math.inf):
                 raise InvalidArgumentError(f"strength must be at least 0 and finite, got {value!r}")
         if total_steps is None and any(aim is not None for aim in (budget, *(rule.budget for rule in rules))):
             raise InvalidArgumentError(
@@ -137,20 +136,29 @@ class Sparsifier:
         self._metric = Metric(optimizer)
         default = Rule(match="*", penalty=penalty, strength=strength, budget=budget, groups=groups)
         self._members = self._recruit(model, rules, default)
-        device = self._members[0].parameter.device
-        generator = seed if isinstance(seed, torch.Generator) else torch.Generator(device).manual_seed(int(seed))
-        self._noise = Noise(law, generator)
+        self._noise = Noise(law, _generator(seed, self._members[0].parameter.device), model)
         self._pools = self._pool(every)
+        if not self._metric.is_diagonal and any(pool.budget is None for pool in self._pools):
+            raise InvalidArgumentError(
+                f"{type(self._metric.optimizer).__name__} does not move a weight by its own gradient, so no proximal "
+                "step belongs to a stated strength; say a budget, or use an optimizer such as SGD or Adam"
+            )
+        self._watched = [(name, p) for name, p in model.named_parameters() if p.requires_grad and p.numel() > 0]
         self._step = 0
-        self._finished = False
+        self._finished = self._keeps_zeros = False
         self._check_finite()
-        for member in self._members:
-            self._face.attach(member, self._noise)
+        try:
+            for member in self._members:
+                self._face.attach(member, self._noise)
+        except Exception:
+            self._noise.detach()
+            raise
         for member in self._members:
             _ATTACHED[member.parameter] = weakref.ref(self)
-        if face == "dropout":
-            for pool in self._pools:
-                pool.start(self._face)
+        self._stepped: bool | None = None  # None until the optimizer is seen stepping
+        handle = self._metric.optimizer.register_step_post_hook(_Stepped(self))
+        weakref.finalize(self, _remove, [*self._noise.handles, handle])
+        self._start()
 
     # ------------------------------------------------------------------ the loop
     def penalty(self) -> torch.Tensor:
@@ -161,6 +169,9 @@ class Sparsifier:
     def step(self) -> None:
         """Apply the regularizer once; call it after ``optimizer.step()``.
 
+        Where the optimizer was not stepped since the last call (accumulated gradients, a step that a gradient scaler
+        or Accelerate left out), nothing is done and nothing counted.
+
         Raises
         ------
         StateError
@@ -170,7 +181,11 @@ class Sparsifier:
         """
         if self._finished:
             raise StateError("this Sparsifier is finished; make a new one to go on pruning")
+        if self._waits():
+            return
         self._step += 1
+        if self._step == 3 and self._face.name == "dropout":
+            self._check_drawn()
         due = [pool for pool in self._pools if pool.is_due(self._step)]
         if due or self._step % 16 == 0:
             self._check_finite()
@@ -205,14 +220,9 @@ class Sparsifier:
                     "but the surviving weights were not trained to make up for it",
                     stacklevel=3,
                 )
-        self._noise.detach()
         for member in self._members:
             member.metric.forget(member.parameter, (member.parameter != 0).to(member.parameter.dtype))
-            if keep_zeros_after:
-                keep_zeros(member.parameter)
-            member.memory = member.support = None
-            _ATTACHED.pop(member.parameter, None)
-        self._finished = True
+        self._release(keep_zeros_after)
 
     # ------------------------------------------------------------------ what it knows
     @property
@@ -240,6 +250,7 @@ class Sparsifier:
         if not 0 <= value < math.inf:
             raise InvalidArgumentError(f"strength must be at least 0 and finite, got {value!r}")
         self._main.strength = float(value)
+        self._start()
 
     @property
     def boundary(self) -> float | None:
@@ -256,7 +267,7 @@ class Sparsifier:
 
     @property
     def target(self) -> float | None:
-        """Sparsity asked for now, over all budgets; None for a stated strength."""
+        """Sparsity asked for now; None for a stated strength. With several budgets, that of the largest pool."""
         return self._main.target(self._step)
 
     @property
@@ -288,6 +299,8 @@ class Sparsifier:
         ------
         StateError
             If there is no gradient; call it between ``backward()`` and ``zero_grad()``.
+        NonFiniteError
+            If a gradient is NaN or infinite.
         """
         largest = 0.0
         for member in self._members:
@@ -299,7 +312,10 @@ class Sparsifier:
             slope = member.penalty.slope_at_zero
             if slope == 0:
                 return math.inf
-            largest = max(largest, float(member.grouping.magnitude(gradient.detach()).max()) / slope)
+            steepest = float(member.grouping.magnitude(gradient.detach()).max())
+            if not math.isfinite(steepest):
+                raise NonFiniteError(f"the gradient of {member.name!r} is not finite at step {self._step}")
+            largest = max(largest, steepest / slope)
         return largest
 
     # ------------------------------------------------------------------ checkpoints
@@ -310,6 +326,7 @@ class Sparsifier:
             "face": self._face.name,
             "step": self._step,
             "finished": self._finished,
+            "keeps_zeros": self._keeps_zeros,
             "pools": [pool.state_dict() for pool in self._pools],
             "memory": {m.name: m.memory.clone() for m in self._members if m.memory is not None},
             "support": {m.name: m.support.clone() for m in self._members if m.support is not None},
@@ -343,16 +360,24 @@ class Sparsifier:
                     f"the state of {name!r} has shape {tuple(tensor.shape)}, expected {tuple(expected)}"
                 )
         for pool, saved in zip(self._pools, pools, strict=True):
+            for field, value in pool.identity().items():
+                if saved["identity"][field] != value:
+                    raise InvalidArgumentError(
+                        f"the state was saved with {field} {saved['identity'][field]!r}, this Sparsifier has {value!r}"
+                    )
+        try:
+            self._noise.generator.set_state(generator.cpu())
+        except (RuntimeError, TypeError) as error:
+            raise InvalidArgumentError(f"the state of the random generator does not fit: {error}") from error
+        for pool, saved in zip(self._pools, pools, strict=True):
             pool.load_state_dict(saved)
         for name, member in by_name.items():
             device = member.parameter.device
             member.memory = memory[name].to(device, copy=True) if name in memory else None
             member.support = support[name].to(device, copy=True) if name in support else None
-        self._noise.generator.set_state(generator.cpu())
         self._step = int(state["step"])
         if state["finished"] and not self._finished:
-            self._noise.detach()
-            self._finished = True
+            self._release(bool(state["keeps_zeros"]))
 
     def __repr__(self) -> str:
         aims = ", ".join(str(pool) for pool in self._pools)
@@ -361,18 +386,16 @@ class Sparsifier:
     # ------------------------------------------------------------------ making
     def _recruit(self, model: nn.Module, rules: Sequence[Rule], default: Rule) -> list[Member]:
         members = []
-        chosen = select(model, rules, default)
-        for selected in chosen:
+        outputs = output_parameter(model)
+        for selected in select(model, rules, default):
             rule, owner = selected.rule, selected.owners[0][0]
             if rule.budget is None and rule.strength is None:
                 continue
             # Whole groups: without a rule that asks for it, layers that have no such groups are left alone, and so is
             # the last layer, whose units are the outputs themselves.
             if rule.groups != "weights" and rule == default:
-                is_convolution = isinstance(owner, nn.modules.conv._ConvNd)
-                if (rule.groups == "filters" and not is_convolution) or (
-                    selected is chosen[-1] and not is_convolution and len(chosen) > 1
-                ):
+                fits = rule.groups != "filters" or isinstance(owner, nn.modules.conv._ConvNd)
+                if not fits or selected.parameter is outputs:
                     continue
             holder = _ATTACHED.get(selected.parameter)
             if holder is not None and holder() is not None:
@@ -412,23 +435,87 @@ class Sparsifier:
     def _main(self) -> Pool:
         return max(self._pools, key=lambda pool: pool.weights)
 
+    def _start(self) -> None:
+        """Tell a face that acts in the forward pass the strength in force."""
+        if self._face.name == "dropout":
+            with torch.no_grad():
+                for pool in self._pools:
+                    pool.start(self._face)
+
+    def _waits(self) -> bool:
+        """Whether the optimizer, once seen stepping, has not stepped since the last call."""
+        if self._stepped is None:
+            return False
+        stepped, self._stepped = self._stepped, False
+        return not stepped
+
+    def _release(self, keep: bool) -> None:
+        """Let go of the model; its zeros are kept where asked."""
+        self._noise.detach()
+        for member in self._members:
+            if keep:
+                keep_zeros(member.parameter)
+            member.memory = member.support = None
+            _ATTACHED.pop(member.parameter, None)
+        if keep and not self._metric.is_diagonal:
+            for member in self._members:
+                keep_zeros(member.parameter, self._metric.optimizer)
+        self._finished, self._keeps_zeros = True, keep
+
+    def _check_drawn(self) -> None:
+        silent = [member.name for member in self._members if not member.drawn]
+        if silent:
+            warnings.warn(
+                f"no noise was drawn for {', '.join(silent)}: the forward pass uses the weight without calling its "
+                "layer (or the model was in evaluation mode), so the dropout face does not regularize it",
+                stacklevel=4,
+            )
+
     def _check_finite(self) -> None:
-        parameters = [member.parameter.detach() for member in self._members]
-        norms = torch.stack([norm.float() for norm in torch._foreach_norm(parameters, math.inf)])
-        if bool(norms.isfinite().all()):
+        if any(parameter.is_meta for _, parameter in self._watched):
+            raise InvalidArgumentError("the model has parameters on the meta device; materialize them first")
+        norms = torch._foreach_norm([parameter.detach() for _, parameter in self._watched], math.inf)
+        if bool(torch.stack([norm.float() for norm in norms]).isfinite().all()):
             return
-        for member, norm in zip(self._members, norms.tolist(), strict=True):
-            if not math.isfinite(norm):
-                gradient = member.parameter.grad
+        for (name, parameter), norm in zip(self._watched, norms, strict=True):
+            if not math.isfinite(float(norm)):
+                gradient = parameter.grad
                 cause = (
                     "its gradient is not finite either"
                     if gradient is not None and not bool(gradient.isfinite().all())
                     else "its gradient is finite"
                 )
                 raise NonFiniteError(
-                    f"parameter {member.name!r} holds NaN or infinite weights at step {self._step} ({cause}); lower "
-                    "the learning rate, clip gradients, or resume from the last checkpoint"
+                    f"parameter {name!r} holds NaN or infinite values at step {self._step} ({cause}); lower the "
+                    "learning rate, clip gradients, or resume from the last checkpoint"
                 )
+
+
+class _Stepped:
+    """An optimizer's hook that tells a Sparsifier of every step, and does not keep it alive."""
+
+    def __init__(self, sparsifier: Sparsifier) -> None:
+        self._sparsifier = weakref.ref(sparsifier)
+
+    def __call__(self, *_: Any) -> None:
+        sparsifier = self._sparsifier()
+        if sparsifier is not None:
+            sparsifier._stepped = True
+
+
+def _remove(handles: list[torch.utils.hooks.RemovableHandle]) -> None:
+    for handle in handles:
+        handle.remove()
+
+
+def _generator(seed: int | torch.Generator, device: torch.device) -> torch.Generator:
+    if isinstance(seed, torch.Generator):
+        return seed
+    if not is_number(seed) or seed != int(seed):
+        raise InvalidArgumentError(f"seed must be an integer or a torch.Generator, got {seed!r}")
+    if device.type == "meta":
+        raise InvalidArgumentError("the model has parameters on the meta device; materialize them first")
+    return torch.Generator(device).manual_seed(int(seed))
 
 
 def _has_aim(rule: Rule) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
@@ -20,18 +21,51 @@ class _ZeroGradient:
         self.keep = keep
 
     def __call__(self, gradient: torch.Tensor) -> torch.Tensor:
+        if self.keep.device != gradient.device:
+            self.keep = self.keep.to(gradient.device)
         return gradient * self.keep
 
 
-def keep_zeros(parameter: nn.Parameter) -> None:
-    """Keep the weights of ``parameter`` that are zero now at zero.
+def keep_zeros(target: nn.Module | nn.Parameter, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Keep the weights that are zero now at zero.
 
     The gradient of a zero weight becomes zero, which holds it there under every optimizer that moves a weight by its
-    own gradient, momentum and decay. Nothing is added to the module: names, class and state dict stay as they are.
+    own gradient, momentum and decay. Nothing is added to the module: names, class and state dict stay as they are. A
+    copy of the model, or one that was loaded from a file, is not held until this is called for it.
+
+    Parameters
+    ----------
+    target : nn.Parameter or nn.Module
+        Of a module, all trainable parameters of two dimensions or more.
+    optimizer : torch optimizer, optional
+        One that moves weights together, such as Muon: its steps are followed by zeroing what was zero.
     """
-    release_zeros(parameter)
-    keep = (parameter.detach() != 0).to(parameter.dtype)
-    _KEPT[parameter] = parameter.register_hook(_ZeroGradient(keep))  # type: ignore[no-untyped-call]
+    if isinstance(target, nn.Module):
+        parameters = [p for p in target.parameters() if p.ndim >= 2 and p.requires_grad]
+    else:
+        parameters = [target] if target.requires_grad else []
+    kept = []
+    for parameter in parameters:
+        release_zeros(parameter)
+        keep = parameter.detach() != 0
+        _KEPT[parameter] = parameter.register_hook(_ZeroGradient(keep))  # type: ignore[no-untyped-call]
+        kept.append((weakref.ref(parameter), keep))
+    if optimizer is not None:
+        optimizer.register_step_post_hook(_Rezero(kept))
+
+
+class _Rezero:
+    """After an optimizer's step: back to zero what it moved, as long as the zeros are kept."""
+
+    def __init__(self, kept: list[tuple[weakref.ref[nn.Parameter], torch.Tensor]]) -> None:
+        self.kept = kept
+
+    @torch.no_grad()
+    def __call__(self, *_: Any) -> None:
+        for reference, keep in self.kept:
+            parameter = reference()
+            if parameter is not None and parameter in _KEPT:
+                parameter.detach().mul_(keep.to(parameter.device))
 
 
 def release_zeros(target: nn.Module | nn.Parameter) -> None:
