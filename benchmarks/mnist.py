@@ -154,7 +154,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--methods", nargs="+", default=["random", "magnitude", "proximal"])
+    parser.add_argument("--methods", nargs="+", default=["dense", "random", "magnitude", "proximal"])
     parser.add_argument("--validation", action="store_true", help="report the error on 5,000 held-out training images")
     parser.add_argument("--targets", type=float, nargs="+", default=[0.98, 0.99])
     arguments = parser.parse_args()
@@ -164,7 +164,9 @@ def main() -> int:
     which = "validation error, %" if arguments.validation else "test error, %"
     print(f"{'method':<10} {'kept':>6} {which:>20} {'kept per layer, %':>20} {'CPU s':>7}", flush=True)
     for target in (0.0, *arguments.targets):
-        for method in ("dense",) if target == 0 else arguments.methods:
+        for method in arguments.methods:
+            if (method == "dense") != (target == 0):
+                continue
             group = [train(parts, method, target, seed, arguments.epochs) for seed in range(arguments.seeds)]
             runs += group
             errors = [run["error"] for run in group]

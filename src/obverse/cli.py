@@ -118,7 +118,7 @@ def main() -> None:
     """Run the command line; anything Obverse refuses is one clear line and exit code 2."""
     try:
         app()
-    except ObverseError as error:
+    except (ObverseError, OSError) as error:  # what the disk refuses is no fault in the program either
         errors.print(f"obverse: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
 

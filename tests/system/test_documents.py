@@ -28,12 +28,12 @@ def test_the_code_of_the_readme_runs() -> None:
     import torch
     from torch import nn
 
-    model = nn.Linear(8, 2)
+    model = nn.Linear(64, 32)
     scope: dict[str, object] = {
         "model": model,
         "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
         "criterion": nn.CrossEntropyLoss(),
-        "loader": [(torch.randn(4, 8), torch.zeros(4, dtype=torch.long))] * 20,
+        "loader": [(torch.randn(4, 64), torch.zeros(4, dtype=torch.long))] * 20,
         "steps": 20,
     }
     for block in blocks("README.md"):

@@ -53,8 +53,13 @@ def package(tmp_path, monkeypatch):
         "def fixed():\n    return nn.Linear(4, 3)\n"
         "def open_ended(**kw):\n    return nn.Linear(kw['input_shape'][0], kw['num_classes'])\n"
         "def wrong():\n    return 'a model'\n"
+        "def boom():\n    raise RuntimeError('no\\nidea')\n"
+        "def leaves():\n    raise SystemExit(3)\n"
+        "def needs(width):\n    return nn.Linear(width, 3)\n"
         "constant = 3\n"
     )
+    (tmp_path / "nets_half_typed.py").write_text("def f(:\n")
+    (tmp_path / "nets_that_divide.py").write_text("1 / 0\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(__import__("sys").modules, "nets_of_mine", raising=False)
 
@@ -74,11 +79,17 @@ class TestFactory:
             ("no_such_module_here:f", "cannot import"),
             ("nets_of_mine:wrong", "returned str"),
             ("nets_of_mine:constant", "not callable"),
+            ("nets_of_mine:boom", "cannot be built: RuntimeError: no$"),
+            ("nets_of_mine:leaves", "cannot be built: SystemExit: 3"),
+            ("nets_of_mine:needs", "missing a required argument: 'width'; a factory is called with"),
+            ("nets_half_typed:f", "cannot import .*: SyntaxError"),
+            ("nets_that_divide:f", "cannot import .*: ZeroDivisionError: division by zero"),
         ],
     )
     def test_what_is_refused(self, name, match):
-        with pytest.raises(InvalidArgumentError, match=match):
+        with pytest.raises(InvalidArgumentError, match=match) as caught:
             build_model(name, (4,), 3)
+        assert "\n" not in str(caught.value)
 
     def test_shapes_are_checked(self):
         with pytest.raises(InvalidArgumentError, match=r"expected shape \(2, 5\)"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 
 import obverse
 from obverse.errors import InvalidArgumentError, NonFiniteError
-from obverse.training import InterruptedRunError, Recipe, StopRequest, Trainer, run_recipe
+from obverse.training import InterruptedRunError, Recipe, StopRequest, Trainer, read_recipe, run_recipe
 from obverse.training._checkpoint import read_checkpoint, read_json, write_atomically, write_json
 
 SOURCE = Path(obverse.__file__).parents[1]
@@ -144,6 +145,89 @@ def test_resume_refuses_another_recipe_or_data(quick, blobs, tmp_path):
     blobs.write_text(blobs.read_text().replace("label\n", "label\n9,9,9,9,9,9,1\n", 1))
     with pytest.raises(InvalidArgumentError, match="data_statistics"):
         run_recipe(recipe, resume=True)
+
+
+def tree(folder):
+    """Every file below a folder with its bytes."""
+    return {path.relative_to(folder): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def test_a_refused_resume_writes_nothing(quick, tmp_path, monkeypatch):
+    recipe = Recipe.from_mapping(quick())
+    with monkeypatch.context() as patch:
+        StopAt(patch, 14)
+        with pytest.raises(InterruptedRunError):
+            run_recipe(recipe)
+    for finished in (False, True):
+        before = tree(tmp_path / "out")
+        for changes in ({"budget": 0.5}, {"budget": 0.5, "seeds": 2}, {"seed": 1}):
+            with pytest.raises(InvalidArgumentError, match="cannot resume"):
+                run_recipe(recipe.but(**changes), resume=True)
+            assert tree(tmp_path / "out") == before
+        # What was refused does not stand in the way of a plain resume.
+        if not finished:
+            run_recipe(read_recipe({"out": str(tmp_path / "out")}, resume=True), resume=True)
+
+
+@pytest.mark.parametrize("step", [None, 21], ids=["finished", "begun"])
+def test_a_seed_that_was_alone_is_kept_when_others_join(quick, tmp_path, monkeypatch, step):
+    recipe = Recipe.from_mapping(quick(tracker="csv"))
+    with monkeypatch.context() as patch:
+        if step is None:
+            run_recipe(recipe)
+        else:
+            StopAt(patch, step)
+            with pytest.raises(InterruptedRunError):
+                run_recipe(recipe)
+    steps = []
+    original = Trainer._step
+    monkeypatch.setattr(Trainer, "_step", lambda self, batch: (steps.append(self.seed), original(self, batch))[1])
+    run_recipe(recipe.but(seeds=2), resume=True)
+    assert steps.count(0) == (0 if step is None else 42 - step)
+    assert steps.count(1) == 42
+    assert not (tmp_path / "out" / "checkpoint").exists()
+    assert not (tmp_path / "out" / "history.csv").exists()
+    names = {"checkpoint", "model.safetensors", "history.csv"}
+    assert all({path.name for path in (tmp_path / "out" / f"seed-{n}").iterdir()} == names for n in (0, 1))
+    run_recipe(recipe.but(seeds=2, out=str(tmp_path / "whole")))
+    same_result(tmp_path / "whole", tmp_path / "out")
+
+
+def test_a_study_does_not_shrink(quick, tmp_path):
+    recipe = Recipe.from_mapping(quick(epochs=2, seeds=2))
+    run_recipe(recipe)
+    before = tree(tmp_path / "out")
+    for changes in ({"seeds": 1}, {"seed": 1, "seeds": 1}):
+        with pytest.raises(InvalidArgumentError, match=r"holds seed [01].*leaves out.*not shrink"):
+            run_recipe(recipe.but(**changes), resume=True)
+    assert tree(tmp_path / "out") == before
+
+
+def test_a_seed_of_a_study_may_go_on_alone(quick, tmp_path):
+    recipe = Recipe.from_mapping(quick(epochs=2, seeds=2))
+    first = run_recipe(recipe)["runs"][0]
+    shutil.rmtree(tmp_path / "out" / "seed-1")
+    assert run_recipe(recipe.but(seeds=1), resume=True)["runs"] == [first]
+    own = (tmp_path / "out" / "seed-0" / "model.safetensors").read_bytes()
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == own
+
+
+def test_a_factory_that_changed_its_shape(quick, tmp_path, monkeypatch):
+    code = "from torch import nn\ndef f():\n    return nn.Sequential(nn.Linear(6, {0}), nn.Linear({0}, 3))\n"
+    (tmp_path / "nets_that_change.py").write_text(code.format(9))
+    monkeypatch.chdir(tmp_path)
+    recipe = Recipe.from_mapping(quick(model="nets_that_change:f"))
+    with monkeypatch.context() as patch:
+        StopAt(patch, 14)
+        with pytest.raises(InterruptedRunError):
+            run_recipe(recipe)
+    before = tree(tmp_path / "out")
+    (tmp_path / "nets_that_change.py").write_text(code.format(11))
+    monkeypatch.delitem(sys.modules, "nets_that_change")
+    with pytest.raises(InvalidArgumentError, match=r"does not fit the model .*size mismatch") as caught:
+        run_recipe(recipe.but(tracker="csv"), resume=True)
+    assert "\n" not in str(caught.value)
+    assert tree(tmp_path / "out") == before
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\x80\x04K\x01."], ids=["empty", "garbage", "pickle"])

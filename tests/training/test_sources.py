@@ -69,8 +69,9 @@ def test_gzipped_csv(tmp_path):
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("", "empty"),
-        ("x,label\n", "empty"),
+        ("", "is empty: expected"),
+        ("x,label\n", r"\(train\) is empty: a header, and no rows"),
+        ("x,label\n\n", r"\(train\) is empty: a header, and no rows"),
         ("x,label\n1,0\noops,1\n", r"row 1, column 'x': 'oops' is not a finite number"),
         ("x,label\n1,0\n,1\n", r"row 1, column 'x': '' is not a finite number"),
         ("x,label\n1,0\nnan,1\n", "not a finite number"),
@@ -172,8 +173,22 @@ def test_corrupt_parquet(tmp_path):
     refused(tmp_path / "x.parquet", "cannot read")
 
 
+def test_a_shard_or_split_without_rows(tmp_path):
+    folder = tmp_path / "table"
+    folder.mkdir()
+    (folder / "train-0.csv").write_text("x,label\n")
+    (folder / "train-1.csv").write_text("x,label\n1,0\n2,1\n")
+    assert len(read_source(str(folder)).train) == 2
+    (folder / "test.csv").write_text("x,label\n")
+    refused(folder, r"\(test\) is empty")
+
+
+def test_no_such_home():
+    refused("~nobody-of-that-name/x.csv", "no such home")
+
+
 def test_empty_parquet(parquet):
-    refused(parquet([], []), "empty")
+    refused(parquet([], []), r"\(train\) is empty: no rows")
 
 
 def test_train_and_test_of_two_sizes(png, parquet):

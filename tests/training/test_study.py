@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 import obverse
 from obverse import cli
-from obverse.errors import InvalidArgumentError, ObverseError
-from obverse.training import Recipe, build_model, results_table, run_recipe
+from obverse.errors import InvalidArgumentError, NonFiniteError, ObverseError
+from obverse.training import Recipe, _study, build_model, results_table, run_recipe
 from obverse.training._record import plain_json, t_interval
 
 SOURCE = str(Path(obverse.__file__).parents[1])
@@ -136,6 +136,54 @@ def test_bad_recipe_keeps_the_run_it_would_overwrite(quick, tmp_path):
     with pytest.raises(ObverseError):
         run_recipe(Recipe.from_mapping(quick(penalty="nope")), overwrite=True)
     assert (tmp_path / "out" / "metrics.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("place", ["file/x", "/proc/nowhere", "~nobody-of-that-name/x"])
+def test_folders_that_cannot_be_made(quick, tmp_path, monkeypatch, capsys, place):
+    (tmp_path / "file").write_text("mine")
+    out = place if place[0] in "/~" else str(tmp_path / place)
+    monkeypatch.setattr(sys, "argv", ["obverse", "sparsify", *options(quick(out=out))])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2
+    message = capsys.readouterr().err.strip()
+    assert message.startswith("obverse: ")
+    assert "output folder" in message
+    assert "\n" not in message
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_what_the_disk_refuses_is_one_line(quick, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_study, "write_json", full)
+    monkeypatch.setattr(sys, "argv", ["obverse", "sparsify", *options(quick(epochs=1))])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.strip() == "obverse: [Errno 28] No space left on device"
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_a_report_that_fails_leaves_no_metrics(quick, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr("obverse.report.write_report", fail)
+    with pytest.raises(RuntimeError, match="no fonts"):
+        run_recipe(Recipe.from_mapping(quick(epochs=1)))
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"checkpoint", "model.safetensors", "recipe.yaml"}
+
+
+def test_a_run_that_diverged_at_once_may_be_tried_again(quick, tmp_path):
+    recipe = Recipe.from_mapping(quick(optimizer="sgd", learning_rate=1e30, schedule="constant"))
+    with pytest.raises(NonFiniteError):
+        run_recipe(recipe)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["recipe.yaml"]
+    with pytest.raises(NonFiniteError):
+        run_recipe(recipe)
+    assert run_recipe(recipe.but(learning_rate=0.01, epochs=1))["runs"]
 
 
 def test_recipe_file_and_override_on_the_command_line(quick, tmp_path):

@@ -102,9 +102,9 @@ class Member:
         if self.group_size > 1 or not weights.is_contiguous() or weights.device.type != "cpu":
             self.multiply(factor(*per_group))
             return
-        pieces = weights.view(-1).split(_BLOCK)
+        pieces = torch.split(weights.view(-1), _BLOCK)
         columns = [
-            value.reshape(-1).split(_BLOCK) if isinstance(value, torch.Tensor) else repeat(value, len(pieces))
+            torch.split(value.reshape(-1), _BLOCK) if isinstance(value, torch.Tensor) else repeat(value, len(pieces))
             for value in per_group
         ]
         for piece, *arguments in zip(pieces, *columns, strict=True):

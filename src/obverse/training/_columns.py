@@ -37,6 +37,9 @@ def read_hub(hub_name: str, name: str, target: str | None) -> Source:
 
 def read_parquet(files: dict[str, list[Path]], name: str, target: str | None, where: str) -> Source:
     """Read parquet shards, given per split."""
+    for split, part in files.items():
+        if not any(map(_parquet_rows, part)):
+            raise InvalidArgumentError(f"{where} ({split}) is empty: no rows to learn from")
     with tempfile.TemporaryDirectory() as cache:
         loaded = _load(
             "parquet",
@@ -51,10 +54,14 @@ def read_csv(files: dict[str, list[Path]], name: str, target: str | None, where:
     """Read csv files with a header, given per split; cells are read as text, to name a bad one."""
     with tempfile.TemporaryDirectory() as cache:
         datasets = _datasets()
-        header = _header(next(iter(files.values()))[0])
-        for file in (file for part in files.values() for file in part):
-            if _header(file) != header:
-                raise InvalidArgumentError(f"{file} has other columns than the first file; they must agree")
+        header, _ = _begins(next(iter(files.values()))[0])
+        for split, part in files.items():
+            begins = [_begins(file) for file in part]
+            for file, (columns, _) in zip(part, begins, strict=True):
+                if columns != header:
+                    raise InvalidArgumentError(f"{file} has other columns than the first file; they must agree")
+            if not any(rows for _, rows in begins):
+                raise InvalidArgumentError(f"{where} ({split}) is empty: a header, and no rows to learn from")
         loaded = _load(
             "csv",
             where,
@@ -117,18 +124,32 @@ def _load(builder: str, where: str, **options: Any) -> Any:
             raise InvalidArgumentError(f"cannot read {where}: {line}") from error
 
 
-def _header(file: Path) -> list[str]:
+def _parquet_rows(file: Path) -> bool:
+    """Whether a parquet file has rows; a file that is broken is left to the reader, which says how."""
+    _datasets()  # pyarrow comes with it
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return bool(pyarrow.parquet.read_metadata(file).num_rows > 0)
+    except (OSError, pyarrow.ArrowException):
+        return True
+
+
+def _begins(file: Path) -> tuple[list[str], bool]:
+    """The header of a csv file, and whether any row follows."""
     opener: Any = gzip.open if file.suffix == ".gz" else open
     try:
         with opener(file, "rt", newline="", encoding="utf-8-sig") as lines:
-            header = next(csv.reader(lines, skipinitialspace=True), [])
+            cells = csv.reader(lines, skipinitialspace=True)
+            header, rows = next(cells, []), any(cells)
     except (OSError, UnicodeDecodeError, csv.Error, EOFError) as error:
         raise InvalidArgumentError(f"cannot read {file}: {error}") from error
     if not header:
         raise InvalidArgumentError(f"{file} is empty: expected a header line and rows")
     if len(set(header)) != len(header):
         raise InvalidArgumentError(f"{file}: two columns have the same name in the header")
-    return header
+    return header, rows
 
 
 # ---------------------------------------------------------------------------------------------- columns

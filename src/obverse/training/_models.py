@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -137,8 +138,8 @@ def build_model(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn
     Raises
     ------
     InvalidArgumentError
-        When the factory cannot be imported, does not return a module, or the module does not map
-        (rows, \\*input_shape) to (rows, num_classes).
+        When the factory cannot be imported, needs other arguments, raises, does not return a module, or the
+        module does not map (rows, \\*input_shape) to (rows, num_classes).
     """
     if name in MODELS:
         return MODELS[name](input_shape, num_classes)
@@ -151,7 +152,9 @@ def build_model(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn
         with torch.no_grad():
             scores = model(torch.zeros(2, *input_shape))
     except Exception as error:  # the user's code may raise anything
-        raise InvalidArgumentError(f"model {name} cannot take inputs of shape {(2, *input_shape)}: {error}") from error
+        raise InvalidArgumentError(
+            f"model {name} cannot take inputs of shape {(2, *input_shape)}: {_brief(error)}"
+        ) from error
     model.train(training)
     if not isinstance(scores, Tensor) or scores.shape != (2, num_classes):
         given = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
@@ -165,20 +168,43 @@ def _call_factory(name: str, input_shape: tuple[int, ...], num_classes: int) -> 
     sys.path.insert(0, here)
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InvalidArgumentError(f"cannot import model {name!r}: {error}") from error
+    except (Exception, SystemExit) as error:  # an import runs the user's code, which may raise anything
+        raise InvalidArgumentError(f"cannot import model {name!r}: {_brief(error)}") from error
     finally:
         sys.path.remove(here)
     if not callable(factory):
         raise InvalidArgumentError(f"{name} is not callable; give a function that returns a torch.nn.Module")
-    offered = {"input_shape": input_shape, "num_classes": num_classes}
-    accepted = inspect.signature(factory).parameters
-    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values()):
-        offered = {key: value for key, value in offered.items() if key in accepted}
-    model = factory(**offered)
+    offered = _accepted(factory, name, {"input_shape": input_shape, "num_classes": num_classes})
+    try:
+        model = factory(**offered)
+    except (Exception, SystemExit) as error:
+        raise InvalidArgumentError(f"model {name} cannot be built: {_brief(error)}") from error
     if not isinstance(model, nn.Module):
         raise InvalidArgumentError(f"{name} returned {type(model).__name__}, expected a torch.nn.Module")
     return model
+
+
+def _accepted(factory: Callable[..., object], name: str, offered: dict[str, Any]) -> dict[str, Any]:
+    """Those of the ``offered`` keywords that a factory takes; it must need no others."""
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):  # some callables written in C do not tell
+        return {}
+    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values()):
+        offered = {key: value for key, value in offered.items() if key in signature.parameters}
+    try:
+        signature.bind(**offered)
+    except TypeError as error:
+        raise InvalidArgumentError(
+            f"model {name}: {error}; a factory is called with the keywords input_shape and num_classes, and no others"
+        ) from error
+    return offered
+
+
+def _brief(error: BaseException) -> str:
+    """What someone else's code raised, in one line."""
+    line = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def _image(shape: tuple[int, ...], model: str, smallest: int) -> tuple[int, int, int]:

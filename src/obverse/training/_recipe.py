@@ -225,7 +225,10 @@ class Recipe(BaseModel):
     def folder(self) -> Path:
         """``out``, or ``runs/<data>-<model>-<penalty>-<face>-<goal>``."""
         if self.out is not None:
-            return Path(self.out).expanduser()
+            try:
+                return Path(self.out).expanduser()
+            except RuntimeError as error:
+                raise InvalidArgumentError(f"output folder {self.out}: there is no such home") from error
         goal = f"{self.budget:g}" if self.budget is not None else f"strength-{self.strength:g}"
         model = re.sub(r"[^\w.-]+", "-", self.model)
         parts = (source_name(self.data), model, self.penalty.name, self.face, goal)

@@ -59,7 +59,10 @@ def read_source(data: str, target: str | None = None) -> Source:
     if data in _HUB:
         local = _local_copy(data)
         return _read_path(local, data, target) if local is not None else read_hub(_HUB[data], data, target)
-    path = Path(data).expanduser()
+    try:
+        path = Path(data).expanduser()
+    except RuntimeError as error:
+        raise InvalidArgumentError(f"{data}: there is no such home") from error
     if path.exists():
         return _read_path(path, source_name(data), target)
     if _means_path(data):

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from .. import __version__
 from ..errors import InvalidArgumentError
-from ._checkpoint import read_json, write_atomically, write_json
+from ._checkpoint import read_checkpoint, read_json, write_atomically, write_json
 from ._interrupt import InterruptedRunError, StopRequest
 from ._models import build_model
 from ._penalty import build_penalty, penalty_parameters
@@ -32,6 +32,7 @@ __all__ = ["run_recipe"]
 
 _FILES = ("model.safetensors", "metrics.json", "recipe.yaml", "report.html", "history.csv")
 _FOLDERS = ("checkpoint", "tensorboard")
+_STATE, _RESULT = Path("checkpoint/state.pt"), Path("checkpoint/result.json")
 # Enough steps for the ramp of a budget to be gentle, within bounds that keep small data short.
 _STEPS = 2500
 _FEWEST_EPOCHS, _MOST_EPOCHS = 20, 200
@@ -69,14 +70,16 @@ def run_recipe(
     Raises
     ------
     InvalidArgumentError
-        For bad data or a bad recipe, before anything is written; or when the folder is not empty.
+        For bad data or a bad recipe, for what the folder holds of another study, or for a folder that cannot be
+        written to; all before anything is written.
     InterruptedRunError
         After Ctrl-C; the folder holds a checkpoint.
     NonFiniteError
         When the loss is NaN or infinite.
     """
     folder = recipe.folder()
-    _check_folder(folder, resume, overwrite)
+    with _disk(folder):
+        _check_folder(folder, resume, overwrite)
     accelerator = _accelerator(recipe)
     data = split_source(
         read_source(recipe.data, recipe.target), recipe.validation_fraction, recipe.test_fraction, recipe.seed
@@ -86,26 +89,31 @@ def run_recipe(
         torch.set_num_threads(recipe.threads or 1)
         data = data.to(accelerator.device)
         seeds = range(recipe.seed, recipe.seed + recipe.seeds)
-        # Whatever the model, the penalty or the groups refuse comes up here, with the folder untouched.
-        first = Trainer(recipe, data, seeds[0], accelerator)
+        # Whatever the model, the penalty, the groups or an earlier run refuse comes up here, with the folder untouched.
+        finished = _finished_runs(folder, seeds, recipe, data) if resume else {}
+        left = [seed for seed in seeds if seed not in finished]
+        first = _trainer(recipe, data, left[0], accelerator, _stored(folder, seeds, left[0], resume)) if left else None
         check_tracker(recipe.tracker)
+        # No process may find the folder changed while it still looks.
+        accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            if overwrite:
-                _clear(folder)
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / "recipe.yaml", lambda f: f.write_text(recipe.to_yaml(), encoding="utf-8"))
+            with _disk(folder):
+                _open_folder(folder, seeds, recipe, overwrite)
         accelerator.wait_for_everyone()
         display = ProgressDisplay(console or Console(quiet=True), accelerator.is_main_process)
         runs: list[dict[str, Any]] = []
         with StopRequest() as stop, display:
             for seed in seeds:
-                place = _place(folder, seeds, seed)
-                run = _finished(place, identity(recipe, data, seed)) if resume else None
+                run = finished.get(seed)
                 if run is None:
                     if stop.asked:
                         raise InterruptedRunError(f"interrupted before seed {seed}")
-                    trainer = first if seed == first.seed else Trainer(recipe, data, seed, _accelerator(recipe))
-                    run = _run(trainer, place, resume, display, stop)
+                    if first is not None and first.seed == seed:
+                        trainer = first
+                    else:
+                        stored = _stored(folder, seeds, seed, resume)
+                        trainer = _trainer(recipe, data, seed, _accelerator(recipe), stored)
+                    run = _run(trainer, _place(folder, seeds, seed), display, stop)
                     trainer.accelerator.free_memory()
                 runs.append(run)
         metrics = plain_json(_metrics(recipe, data, runs, command))
@@ -115,11 +123,17 @@ def run_recipe(
         return dict(metrics)
 
 
-def _run(trainer: Trainer, place: Path, resume: bool, display: ProgressDisplay, stop: StopRequest) -> dict[str, Any]:
+def _trainer(recipe: Recipe, data: Data, seed: int, accelerator: Any, stored: Path | None) -> Trainer:
+    """The trainer of one seed, at the place where an earlier run left it."""
+    trainer = Trainer(recipe, data, seed, accelerator)
+    if stored is not None and (stored / _STATE).is_file():
+        trainer.load(stored / _STATE)
+    return trainer
+
+
+def _run(trainer: Trainer, place: Path, display: ProgressDisplay, stop: StopRequest) -> dict[str, Any]:
     """Train one seed and write its own folder."""
-    checkpoint = place / "checkpoint" / "state.pt"
-    if resume and checkpoint.is_file():
-        trainer.load(checkpoint)
+    checkpoint = place / _STATE
     display.start(trainer)
     with tracking(trainer.accelerator, trainer.recipe.tracker, place) as track:
 
@@ -132,13 +146,35 @@ def _run(trainer: Trainer, place: Path, resume: bool, display: ProgressDisplay, 
     if trainer.accelerator.is_main_process:
         _save_model(place / "model.safetensors", trainer)
         named = identity(trainer.recipe, trainer.data, trainer.seed)
-        write_json(place / "checkpoint" / "result.json", {"recipe": named, "run": run})
+        write_json(place / _RESULT, {"recipe": named, "run": run})
     return run
+
+
+def _finished_runs(folder: Path, seeds: range, recipe: Recipe, data: Data) -> dict[int, dict[str, Any]]:
+    """The records of the seeds that were finished before; raises when anything stored is of another study."""
+    for path in sorted(folder.glob("seed-*")):
+        number = path.name.removeprefix("seed-")
+        if number.isdecimal() and int(number) not in seeds and _has_state(path):
+            raise InvalidArgumentError(
+                f"cannot resume {folder}: it holds seed {number}, which --seed {recipe.seed} --seeds {recipe.seeds} "
+                "leaves out; the seeds of a study may grow in number, not shrink"
+            )
+    finished = {}
+    for seed in seeds:
+        place, wanted = _stored(folder, seeds, seed), identity(recipe, data, seed)
+        if place is None:
+            continue
+        run = _finished(place, wanted)
+        if run is not None:
+            finished[seed] = run
+        elif (place / _STATE).is_file():
+            same_recipe(read_checkpoint(place / _STATE).get("recipe"), wanted, place / _STATE)
+    return finished
 
 
 def _finished(place: Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
     """The record of a run that was finished before, None where there is none."""
-    path = place / "checkpoint" / "result.json"
+    path = place / _RESULT
     if not path.is_file() or not (place / "model.safetensors").is_file():
         return None
     found = read_json(path)
@@ -150,7 +186,19 @@ def _finished(place: Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _place(folder: Path, seeds: range, seed: int) -> Path:
-    return folder if len(seeds) == 1 else folder / f"seed-{seed}"
+    """Where a seed writes: at the top when it is alone, unless it began as one of several."""
+    own = folder / f"seed-{seed}"
+    return own if len(seeds) > 1 or _has_state(own) else folder
+
+
+def _stored(folder: Path, seeds: range, seed: int, resume: bool = True) -> Path | None:
+    """Where an earlier run left the state of a seed: in a folder of its own, or at the top if it was alone."""
+    places = [folder / f"seed-{seed}", *([folder] if seed == seeds[0] else [])]
+    return next((place for place in places if resume and _has_state(place)), None)
+
+
+def _has_state(place: Path) -> bool:
+    return (place / _STATE).is_file() or (place / _RESULT).is_file()
 
 
 # ---------------------------------------------------------------------------------------------- the folder
@@ -159,11 +207,47 @@ def _check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
         raise InvalidArgumentError("--resume keeps what the folder holds and --overwrite replaces it: give one of them")
     if folder.exists() and not folder.is_dir():
         raise InvalidArgumentError(f"output folder {folder} is a file")
-    if folder.is_dir() and any(folder.iterdir()) and not resume and not overwrite:
+    # A run that ended before its first checkpoint leaves its recipe and nothing to lose.
+    if folder.is_dir() and {path.name for path in folder.iterdir()} - {"recipe.yaml"} and not resume and not overwrite:
         raise InvalidArgumentError(
             f"output folder {folder} is not empty; choose another with --out, go on with --resume, "
             "or replace it with --overwrite"
         )
+
+
+def _open_folder(folder: Path, seeds: range, recipe: Recipe, overwrite: bool) -> None:
+    """The first writes of a study, when nothing can refuse it any more."""
+    if overwrite:
+        _clear(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if len(seeds) > 1:
+        _move_down(folder, folder / f"seed-{seeds[0]}")
+    write_atomically(folder / "recipe.yaml", lambda file: file.write_text(recipe.to_yaml(), encoding="utf-8"))
+
+
+def _move_down(folder: Path, own: Path) -> None:
+    """Give a seed that was alone a folder of its own, now that there are several."""
+    if _has_state(own) or not _has_state(folder):
+        return
+    own.mkdir(exist_ok=True)
+    model = folder / "model.safetensors"
+    if model.is_file():
+        write_atomically(own / model.name, lambda file: shutil.copyfile(model, file))
+    for name in ("history.csv", "tensorboard"):
+        if (folder / name).exists() and not (own / name).exists():
+            os.replace(folder / name, own / name)
+    # Last: the checkpoint is what says where the state lies, and what may lie in its way is no state.
+    shutil.rmtree(own / "checkpoint", ignore_errors=True)
+    os.replace(folder / "checkpoint", own / "checkpoint")
+
+
+@contextmanager
+def _disk(folder: Path) -> Iterator[None]:
+    """What the disk refuses, as one line."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidArgumentError(f"cannot use output folder {folder}: {error.strerror or error}") from error
 
 
 def _clear(folder: Path) -> None:
@@ -199,13 +283,15 @@ def _save_model(path: Path, trainer: Trainer) -> None:
 
 
 def _write_results(folder: Path, seeds: range, metrics: dict[str, Any]) -> None:
-    if len(seeds) > 1:
-        kept = _place(folder, seeds, metrics["summary"]["selected_seed"]) / "model.safetensors"
-        write_atomically(folder / "model.safetensors", lambda file: shutil.copyfile(kept, file))
-    write_json(folder / "metrics.json", metrics)
     from ..report import write_report
 
     write_atomically(folder / "report.html", lambda file: write_report(metrics, file))
+    place = _place(folder, seeds, metrics["summary"]["selected_seed"])
+    if place != folder:
+        kept = place / "model.safetensors"
+        write_atomically(folder / "model.safetensors", lambda file: shutil.copyfile(kept, file))
+    # Last: with the metrics, the study is done.
+    write_json(folder / "metrics.json", metrics)
 
 
 def _metrics(recipe: Recipe, data: Data, runs: list[dict[str, Any]], command: str) -> dict[str, Any]:

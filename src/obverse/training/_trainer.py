@@ -285,7 +285,7 @@ class Trainer:
         Raises
         ------
         InvalidArgumentError
-            When the file is broken, or of another recipe, data set, seed or number of processes.
+            When the file is broken, or of another recipe, data set, seed, model or number of processes.
         """
         state = read_checkpoint(path)
         same_recipe(state.get("recipe"), identity(self.recipe, self.data, self.seed), path)
@@ -307,6 +307,14 @@ class Trainer:
             self._sums.copy_(state["sums"] if self.rank == 0 else torch.zeros_like(state["sums"]))
         except (KeyError, IndexError) as error:
             raise InvalidArgumentError(f"checkpoint {path} is incomplete: {error} is missing") from error
+        except InvalidArgumentError:
+            raise
+        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+            # Torch says "Error(s) in loading", and on the lines that follow, which.
+            line = next(iter(str(error).strip().splitlines()[-1:]), type(error).__name__).strip()
+            raise InvalidArgumentError(
+                f"cannot resume {path}: it does not fit the model {self.recipe.model} of now: {line}"
+            ) from error
 
 
 def identity(recipe: Recipe, data: Data, seed: int) -> dict[str, Any]:
