@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from obverse.duality import adaptive_dropout
+from obverse.duality import adaptive_dropout, check_subquadratic
 from obverse.errors import InvalidArgumentError
 from obverse.penalties import Lasso, LogSum, VariationalDropout, penalty
 
@@ -75,3 +75,10 @@ def test_bad_arguments() -> None:
         adaptive_dropout(Lasso(), 1.0, scale=np.array([1.0, -1.0]))
     with pytest.raises(InvalidArgumentError, match="law"):
         adaptive_dropout(Lasso(), 1.0).sample(1.0, 0, "uniform")  # type: ignore[arg-type]
+
+
+def test_a_name_stands_for_its_penalty() -> None:
+    assert adaptive_dropout("log-sum:epsilon=0.2", 0.1).penalty == LogSum(0.2)
+    assert check_subquadratic("mcp").exact_zeros
+    with pytest.raises(InvalidArgumentError, match="log-sum"):
+        adaptive_dropout("log-sun", 0.1)

@@ -13,6 +13,7 @@ from ..errors import InvalidArgumentError
 from ..penalties._arrays import Array, floating
 from ..penalties._base import Penalty
 from ..penalties._parameters import require_positive
+from ..penalties._registry import penalty as penalty_named
 
 __all__ = ["AdaptiveDropout", "adaptive_dropout"]
 
@@ -107,13 +108,13 @@ def _below_one(noise: Any, law: str, dtype: Any) -> Any:
     return np.minimum(rounded, np.nextafter(dtype.type(1), dtype.type(0))) if law == "bernoulli" else rounded
 
 
-def adaptive_dropout(penalty: Penalty, strength: float = 1.0, *, scale: Any = None) -> AdaptiveDropout:
+def adaptive_dropout(penalty: Penalty | str, strength: float = 1.0, *, scale: Any = None) -> AdaptiveDropout:
     r"""The dropout whose expected loss is reweighted minimization of ``strength * penalty``.
 
     Parameters
     ----------
-    penalty : Penalty
-        A subquadratic penalty.
+    penalty : Penalty or str
+        A subquadratic penalty, or its name.
     strength : float
         :math:`\lambda`, positive.
     scale : float or array that broadcasts against the weights, optional
@@ -135,6 +136,8 @@ def adaptive_dropout(penalty: Penalty, strength: float = 1.0, *, scale: Any = No
     ----------
     LeJeune, Javadi and Baraniuk (2021); scale rule: derived, see theory note, section 1.
     """
+    if isinstance(penalty, str):
+        penalty = penalty_named(penalty)
     if not isinstance(penalty, Penalty):
         raise InvalidArgumentError(f"penalty must be a Penalty, got {type(penalty).__name__}")
     require_positive(strength=strength)

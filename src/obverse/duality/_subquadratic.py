@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import InvalidArgumentError, NotSubquadraticError
 from ..penalties._base import Penalty
+from ..penalties._registry import penalty as penalty_named
 from ._adaptive import AdaptiveDropout
 from ._effective import effective_penalty
 
@@ -46,14 +47,14 @@ class SubquadraticReport:
 
 
 def check_subquadratic(
-    penalty: Penalty | Callable[[Any], Any] | AdaptiveDropout, strength: float = 1.0
+    penalty: str | Penalty | Callable[[Any], Any] | AdaptiveDropout, strength: float = 1.0
 ) -> SubquadraticReport:
     r"""Check that :math:`\Omega'(w)/w` is nonincreasing, which is when a penalty has a dropout face.
 
     Parameters
     ----------
-    penalty : Penalty or callable
-        A penalty, an `AdaptiveDropout`, or a keep probability of magnitudes.
+    penalty : Penalty, str or callable
+        A penalty or its name, an `AdaptiveDropout`, or a keep probability of magnitudes.
     strength : float, default 1
         Strength of the penalty, for a keep probability.
 
@@ -70,6 +71,8 @@ def check_subquadratic(
     -----
     Checked on 32 points per octave from 1e-12 to 1e12, to a relative 1e-9: a bump narrower than that passes.
     """
+    if isinstance(penalty, str):
+        penalty = penalty_named(penalty)
     if isinstance(penalty, AdaptiveDropout) or not isinstance(penalty, Penalty):
         if not callable(penalty) and not isinstance(penalty, AdaptiveDropout):
             raise InvalidArgumentError(f"give a Penalty or a callable, got {type(penalty).__name__}")
