@@ -68,7 +68,7 @@ def test_shape_dtype_and_always_dropped_weights() -> None:
 
 def test_bad_arguments() -> None:
     with pytest.raises(InvalidArgumentError, match="must be a Penalty"):
-        adaptive_dropout("log-sum", 1.0)  # type: ignore[arg-type]
+        adaptive_dropout(3.0, 1.0)  # type: ignore[arg-type]
     with pytest.raises(InvalidArgumentError, match="strength"):
         adaptive_dropout(VariationalDropout(), 0.0)
     with pytest.raises(InvalidArgumentError, match="scale"):
