@@ -220,7 +220,7 @@ def _evaluated(formula: Callable[[NDArray[np.float64]], Any], w: NDArray[np.floa
     with np.errstate(all="ignore"):
         try:
             values = np.asarray(formula(w), dtype=np.float64)
-        except (ValueError, TypeError, ArithmeticError, RuntimeError, NotImplementedError):
+        except (ValueError, TypeError, ArithmeticError, RuntimeError):
             return [None] * len(w)
     return [v if math.isfinite(v) else None for v in values.tolist()]
 
