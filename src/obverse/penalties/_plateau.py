@@ -251,9 +251,6 @@ class TargetedDropout(Penalty):
         kept = z > self.threshold * xp.sqrt(1 + (step + 0 * z))
         return xp.where(kept, z, z / (1 + step))
 
-    def _zeroing_step(self, z: Array, xp: Any) -> Array:
-        return xp.where(z > 0, math.inf, z)
-
     @property
     def slope_at_zero(self) -> float:
         return 0.0

@@ -46,9 +46,6 @@ class Ridge(Penalty):
     def _prox(self, z: Array, step: Array, xp: Any) -> Array:
         return z / (1 + step)
 
-    def _zeroing_step(self, z: Array, xp: Any) -> Array:
-        return xp.where(z > 0, math.inf, z)
-
     @property
     def slope_at_zero(self) -> float:
         return 0.0

@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import re
-from importlib import import_module
-from types import MappingProxyType
 from typing import Any
 
 from ..errors import InvalidArgumentError, UnknownNameError
 from ._base import Penalty
+from ._count import L0
+from ._empirical_bayes import EmpiricalBayes
+from ._gates import ConcreteDropout, HardConcrete
+from ._log_sum import LogSum
+from ._plateau import MCP, SCAD, CappedL1, TargetedDropout
+from ._power import Lasso, Lp, Ridge
+from ._smooth import Log2Sum, Standout
+from ._variational import VariationalDropout
 
 __all__ = ["catalogue", "penalty"]
 
-# Where each penalty lives; its module is loaded when the penalty is first asked for.
-_HOMES = MappingProxyType(
-    {
-        "ridge": ("_power", "Ridge"),
-        "lasso": ("_power", "Lasso"),
-        "lp": ("_power", "Lp"),
-        "log-sum": ("_log_sum", "LogSum"),
-        "log2-sum": ("_smooth", "Log2Sum"),
-        "mcp": ("_plateau", "MCP"),
-        "scad": ("_plateau", "SCAD"),
-        "capped-l1": ("_plateau", "CappedL1"),
-        "l0": ("_count", "L0"),
-        "targeted-dropout": ("_plateau", "TargetedDropout"),
-        "standout": ("_smooth", "Standout"),
-        "variational-dropout": ("_variational", "VariationalDropout"),
-        "empirical-bayes": ("_empirical_bayes", "EmpiricalBayes"),
-        "hard-concrete": ("_gates", "HardConcrete"),
-        "concrete-dropout": ("_gates", "ConcreteDropout"),
-    }
-)
+_CATALOGUE: dict[str, type[Penalty]] = {
+    cls.name: cls
+    for cls in (
+        *(Ridge, Lasso, Lp, LogSum, Log2Sum, MCP, SCAD, CappedL1, L0, TargetedDropout, Standout),
+        *(VariationalDropout, EmpiricalBayes, HardConcrete, ConcreteDropout),
+    )
+}
 _POWER = re.compile(r"l(\d+(?:\.\d*)?|\.\d+)")
 
 
@@ -43,7 +36,7 @@ def catalogue() -> dict[str, type[Penalty]]:
     dict of str to class
         A new dictionary, in the order of the documentation.
     """
-    return {name: _load(name) for name in _HOMES}
+    return dict(_CATALOGUE)
 
 
 def penalty(spec: str | Penalty, **parameters: float) -> Penalty:
@@ -81,9 +74,9 @@ def penalty(spec: str | Penalty, **parameters: float) -> Penalty:
         name, arguments = "lp", {"p": float(power[1]), **arguments}
     elif power:
         name = "l0"
-    if name not in _HOMES:
-        raise UnknownNameError("penalty", name, _HOMES)
-    return _construct(_load(name), arguments)
+    if name not in _CATALOGUE:
+        raise UnknownNameError("penalty", name, _CATALOGUE)
+    return _construct(_CATALOGUE[name], arguments)
 
 
 def _construct(cls: type[Penalty], arguments: dict[str, Any]) -> Penalty:
@@ -109,9 +102,3 @@ def _parse(text: str, spec: str) -> dict[str, float]:
                 f"write parameters as 'name:key=number,...'; cannot read {part!r} in {spec!r}"
             ) from None
     return arguments
-
-
-def _load(name: str) -> type[Penalty]:
-    module, cls = _HOMES[name]
-    loaded: type[Penalty] = getattr(import_module(f".{module}", __package__), cls)
-    return loaded

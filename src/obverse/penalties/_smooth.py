@@ -82,9 +82,6 @@ class Log2Sum(Penalty):
         better = (above + below) / 2 - scaled + (twice / 2) * (logarithm / gap) < 0
         return width * xp.where(better, above, below)
 
-    def _zeroing_step(self, z: Array, xp: Any) -> Array:
-        return xp.where(z > 0, math.inf, z)
-
     @property
     def slope_at_zero(self) -> float:
         return 0.0
@@ -161,9 +158,6 @@ class Standout(Penalty):
         gain = (above - below) * ((above + below) / 2 - scaled)
         cost = strength * (_second_gamma(above, xp) - _second_gamma(below, xp))
         return xp.where(gain + cost < 0, above, below) / self.gain
-
-    def _zeroing_step(self, z: Array, xp: Any) -> Array:
-        return xp.where(z > 0, math.inf, z)
 
     @property
     def slope_at_zero(self) -> float:

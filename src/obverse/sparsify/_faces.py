@@ -137,8 +137,7 @@ class Dropout:
     name: ClassVar[str] = "dropout"
 
     def attach(self, member: Member, noise: Noise) -> None:
-        if member.memory is None:
-            member.memory = torch.zeros_like(member.magnitude())
+        member.memory = torch.zeros_like(member.magnitude())
         noise.attach(member)
 
     def descend(self, member: Member, strength: float, steps: int) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
 
 import torch
 from torch import nn
 
-from ..penalties import Penalty
+from ..penalties import Penalty, boundary_strength
 from ._groups import Grouping
 from ._metric import Metric
 from ._rules import Selected
@@ -58,6 +59,11 @@ class Member:
     @property
     def parameter(self) -> nn.Parameter:
         return self.selected.parameter
+
+    @cached_property
+    def boundary_strength(self) -> float:
+        """Strength of the penalty at which magnitude 1, the boundary's, falls: a constant of the penalty."""
+        return boundary_strength(self.penalty)
 
     @property
     def group_size(self) -> int:

@@ -105,7 +105,7 @@ _NORMALIZING: tuple[type, ...] = tuple(kind for kind in (getattr(torch.optim, "M
 # These move weights by signs, by whole matrices or by line searches.
 _NOT_DIAGONAL: tuple[type, ...] = (
     *_NORMALIZING,
-    *(kind for kind in (getattr(torch.optim, "Adafactor", None),) if isinstance(kind, type)),
+    torch.optim.Adafactor,
     torch.optim.Rprop,
     torch.optim.LBFGS,
 )

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from ..penalties import boundary_strength
 from ._budget import Budget
 from ._faces import Face
 from ._member import Member
@@ -144,19 +143,18 @@ class Pool:
 
     def _settle(self, step: int, face: Face) -> None:
         assert self.budget is not None
-        target = self.target(step)
-        assert target is not None
+        assert self._total_steps is not None
+        target = self.budget.target(step, self._total_steps)
         magnitudes = self._curved_magnitudes()
         sizes = [member.group_size for member in self.members]
         limits = boundaries(magnitudes, sizes, target, self.budget.layer_floor)
-        assert self._total_steps is not None
         pressure = min(1.0, self._every * self.budget.pressure_per_step(self._total_steps))
         for member, magnitude, limit in zip(self.members, magnitudes, limits, strict=True):
-            face.settle(member, magnitude, limit, boundary_strength(member.penalty), pressure)
+            face.settle(member, magnitude, limit, member.boundary_strength, pressure)
         # The strength that would do the same: penalty(w / boundary) scaled by boundary^2 per unit of step.
         member, limit = max(zip(self.members, limits, strict=True), key=lambda pair: pair[0].parameter.numel())
         rate = member.rate * self._every
-        strength = boundary_strength(member.penalty)
+        strength = member.boundary_strength
         self.strength = strength if face.name == "dropout" else _over(strength * pressure * limit**2, rate)
         self.boundary = limit / member.curvature() if limit > 0 else None
         self._record(step)

@@ -119,8 +119,8 @@ class Sparsifier:
         if budget is None and strength is None and not any(_has_aim(rule) for rule in rules):
             raise InvalidArgumentError("say what to aim for: budget=Budget(sparsity=0.95), or strength=1e-3")
         for value in (strength, *(rule.strength for rule in rules)):
-            if value is not None and not (is_number(value) and 0 <= value < math.inf):
-                raise InvalidArgumentError(f"strength must be at least 0 and finite, got {value!r}")
+            if value is not None:
+                _check_strength(value)
         if total_steps is None and any(aim is not None for aim in (budget, *(rule.budget for rule in rules))):
             raise InvalidArgumentError(
                 "a budget needs total_steps, the number of sparsifier.step() calls in the whole run "
@@ -136,6 +136,8 @@ class Sparsifier:
         self._metric = Metric(optimizer)
         default = Rule(match="*", penalty=penalty, strength=strength, budget=budget, groups=groups)
         self._members = self._recruit(model, rules, default)
+        if any(parameter.is_meta for parameter in model.parameters()):
+            raise InvalidArgumentError("the model has parameters on the meta device; materialize them first")
         self._noise = Noise(law, _generator(seed, self._members[0].parameter.device), model)
         self._pools = self._pool(every)
         if not self._metric.is_diagonal and any(pool.budget is None for pool in self._pools):
@@ -247,8 +249,7 @@ class Sparsifier:
     def strength(self, value: float) -> None:
         if self._main.budget is not None:
             raise StateError("the budget decides the strength of this Sparsifier; make it with strength= to set it")
-        if not 0 <= value < math.inf:
-            raise InvalidArgumentError(f"strength must be at least 0 and finite, got {value!r}")
+        _check_strength(value)
         self._main.strength = float(value)
         self._start()
 
@@ -452,14 +453,13 @@ class Sparsifier:
     def _release(self, keep: bool) -> None:
         """Let go of the model; its zeros are kept where asked."""
         self._noise.detach()
+        # An optimizer that moves weights together needs more than gradients of zero.
+        mixing = None if self._metric.is_diagonal else self._metric.optimizer
         for member in self._members:
             if keep:
-                keep_zeros(member.parameter)
+                keep_zeros(member.parameter, mixing)
             member.memory = member.support = None
             _ATTACHED.pop(member.parameter, None)
-        if keep and not self._metric.is_diagonal:
-            for member in self._members:
-                keep_zeros(member.parameter, self._metric.optimizer)
         self._finished, self._keeps_zeros = True, keep
 
     def _check_drawn(self) -> None:
@@ -472,8 +472,6 @@ class Sparsifier:
             )
 
     def _check_finite(self) -> None:
-        if any(parameter.is_meta for _, parameter in self._watched):
-            raise InvalidArgumentError("the model has parameters on the meta device; materialize them first")
         norms = torch._foreach_norm([parameter.detach() for _, parameter in self._watched], math.inf)
         if bool(torch.stack([norm.float() for norm in norms]).isfinite().all()):
             return
@@ -513,9 +511,12 @@ def _generator(seed: int | torch.Generator, device: torch.device) -> torch.Gener
         return seed
     if not is_number(seed) or seed != int(seed):
         raise InvalidArgumentError(f"seed must be an integer or a torch.Generator, got {seed!r}")
-    if device.type == "meta":
-        raise InvalidArgumentError("the model has parameters on the meta device; materialize them first")
     return torch.Generator(device).manual_seed(int(seed))
+
+
+def _check_strength(value: float) -> None:
+    if not (is_number(value) and 0 <= value < math.inf):
+        raise InvalidArgumentError(f"strength must be at least 0 and finite, got {value!r}")
 
 
 def _has_aim(rule: Rule) -> bool:
