@@ -149,9 +149,17 @@ def test_noise_repeats_with_its_seed() -> None:
     assert not torch.equal(outputs[0], outputs[2])
 
 
-def test_recurrent_layers_are_refused_by_the_dropout_face() -> None:
-    with pytest.raises(InvalidArgumentError, match="proximal or reweighted"):
-        attached(nn.LSTM(3, 4))
+def test_recurrent_layers_see_noise_and_get_their_weights_back() -> None:
+    torch.manual_seed(0)
+    model = nn.LSTM(3, 4)
+    x = torch.randn(2, 3)
+    sparsifier = attached(model)
+    assert not torch.equal(model(x)[0], model(x)[0])
+    model(x)[0].sum().backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
+    assert all(entry is own for entry, own in zip(model._flat_weights, model.parameters(), strict=True))
+    assert torch.equal(model.eval()(x)[0], model(x)[0])
+    assert sparsifier is not None
 
 
 def test_attention_reads_its_output_projection_with_noise() -> None:

@@ -652,15 +652,15 @@ def test_a_state_of_another_aim_is_refused() -> None:
 def test_no_hook_outlives_its_sparsifier() -> None:
     model = nn.ModuleDict({"linear": nn.Linear(4, 4), "lstm": nn.LSTM(4, 4)})
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.raises(InvalidArgumentError, match="recurrent"):
-        Sparsifier(model, optimizer, face="dropout", strength=0.1)
+    with pytest.raises(InvalidArgumentError, match="budget"):
+        Sparsifier(model, optimizer, face="targeted-dropout", strength=0.1)
     assert not model["linear"]._forward_hooks
-    rules = [Rule("lstm", skip=True)]
     for _ in range(3):
-        sparsifier = Sparsifier(model, optimizer, face="dropout", strength=0.1, rules=rules)
+        sparsifier = Sparsifier(model, optimizer, face="dropout", strength=0.1)
         assert len(model["linear"]._forward_hooks) == 1
         del sparsifier
     assert not model["linear"]._forward_hooks
+    assert not model["lstm"]._forward_pre_hooks
     assert not optimizer._optimizer_step_post_hooks
 
 

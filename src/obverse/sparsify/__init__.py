@@ -7,5 +7,32 @@ from ._groups import Grouping
 from ._rules import Rule
 from ._sparsifier import Sparsifier
 from ._zeros import keep_zeros, release_zeros
+from .faces import (
+    FACES,
+    ConcreteNoise,
+    Face,
+    HardConcreteGates,
+    LearnedEta,
+    MagnitudePruning,
+    RandomPruning,
+    TargetedNoise,
+    VariationalNoise,
+)
 
-__all__ = ["Budget", "Grouping", "Rule", "Sparsifier", "keep_zeros", "release_zeros"]
+__all__ = [
+    "FACES",
+    "Budget",
+    "ConcreteNoise",
+    "Face",
+    "Grouping",
+    "HardConcreteGates",
+    "LearnedEta",
+    "MagnitudePruning",
+    "RandomPruning",
+    "Rule",
+    "Sparsifier",
+    "TargetedNoise",
+    "VariationalNoise",
+    "keep_zeros",
+    "release_zeros",
+]

@@ -59,7 +59,7 @@ class _Slices:
     def magnitude(self, weights: torch.Tensor) -> torch.Tensor:
         others = [axis for axis in range(weights.ndim) if axis != self.axis]
         norms: torch.Tensor = torch.linalg.vector_norm(weights, dim=others)
-        return norms.div_(self.size(weights) ** 0.5)
+        return norms / self.size(weights) ** 0.5
 
     def spread(self, per_group: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         shape = [1] * weights.ndim

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from itertools import repeat
 
 import torch
 from torch import nn
 
-from ..penalties import Penalty, boundary_strength
+from ..penalties import Penalty, Rescaled, boundary_strength
 from ._groups import Grouping
 from ._metric import Metric
 from ._rules import Selected
+from ._shards import gathered, local, local_part, summed
 
 __all__ = ["Member"]
 
@@ -30,6 +30,7 @@ class Member:
         The parameter, its names and owners.
     grouping : Grouping
     penalty : Penalty
+        In the width of the moment, see `widen`.
     metric : Metric
         Reads the optimizer.
     option_group : int
@@ -37,6 +38,11 @@ class Member:
     memory : torch.Tensor or None
         What the face remembers, one number per group: eta of the last weights (reweighted) or the variance of the
         noise (dropout).
+    learned : dict of str to nn.Parameter
+        What the face learns, one number per group.
+    curve : torch.Tensor or None
+        Root of the loss's curvature, relative, in a shape that broadcasts against the weights; None where weights are
+        compared as they are.
     support : torch.Tensor or None
         Once the support is frozen, 1 for every group that is kept and 0 for the others.
     drawn : bool
@@ -49,8 +55,14 @@ class Member:
     metric: Metric
     option_group: int
     memory: torch.Tensor | None = None
+    learned: dict[str, nn.Parameter] = field(default_factory=dict)
+    curve: torch.Tensor | None = None
     support: torch.Tensor | None = None
     drawn: bool = False
+
+    def __post_init__(self) -> None:
+        self.given, self._width = self.penalty, 1.0
+        self._boundary_strength: float | None = None
 
     @property
     def name(self) -> str:
@@ -60,10 +72,29 @@ class Member:
     def parameter(self) -> nn.Parameter:
         return self.selected.parameter
 
-    @cached_property
+    @property
+    def weights(self) -> torch.Tensor:
+        """The weights held by this process, detached; writing to them writes to the parameter."""
+        return local(self.parameter.detach())
+
+    @property
     def boundary_strength(self) -> float:
         """Strength of the penalty at which magnitude 1, the boundary's, falls: a constant of the penalty."""
-        return boundary_strength(self.penalty)
+        if self._boundary_strength is None:
+            self._boundary_strength = boundary_strength(self.penalty)
+        return self._boundary_strength
+
+    def widen(self, width: float) -> None:
+        """Make the penalty ``Omega(w / width)``."""
+        if width != self._width:
+            self._width = width
+            self.penalty = self.given if width == 1 else Rescaled(self.given, width=width)
+            self._boundary_strength = None
+
+    def replace_penalty(self, penalty: Penalty) -> None:
+        """Regularize by another penalty from now on."""
+        self.given, self.penalty, self._width = penalty, penalty, 1.0
+        self._boundary_strength = None
 
     @property
     def group_size(self) -> int:
@@ -75,27 +106,47 @@ class Member:
 
     def magnitude(self) -> torch.Tensor:
         """Magnitude of every group, in the unit of a weight."""
-        return self.grouping.magnitude(self.parameter.detach())
+        return self.grouping.magnitude(self.weights)
+
+    def penalized_magnitude(self) -> torch.Tensor:
+        """What a stated strength penalizes: the magnitude, times the root of the curvature where that is known."""
+        if self.curve is None:
+            return self.magnitude()
+        return self.grouping.magnitude(self.curve * self.weights)
 
     def curved_magnitude(self) -> torch.Tensor:
-        """Magnitude of every group times the square root of the optimizer's metric.
+        """What a budget ranks: magnitude of every group times the square root of the optimizer's metric.
 
         In this unit the metric is 1: the proximal step of ``Omega(sqrt(metric) * w)`` in that metric is the plain
-        one, and comparing weights is comparing ``metric * w**2``, their first-order saliency.
+        one, and comparing weights is comparing ``metric * w**2``, their first-order saliency. A curvature that is
+        measured takes the place of the metric.
         """
+        if self.curve is not None:
+            return self.penalized_magnitude()
         scale = self.metric.scale(self.parameter, self.option_group)
         if scale is None:
             return self.magnitude()
-        return self.grouping.magnitude(scale.sqrt_().mul_(self.parameter.detach()))
+        return self.grouping.magnitude(scale.sqrt_().mul_(self.weights))
 
     def curvature(self) -> float:
         """Root of the optimizer's metric at the median weight: from a curved magnitude to one of weights."""
+        if self.curve is not None:
+            return float(self.curve.median())
         scale = self.metric.scale(self.parameter, self.option_group)
         return 1.0 if scale is None else float(scale.flatten()[:: max(1, scale.numel() >> 12)].median().sqrt())
 
     def steps(self, strength: float) -> float | torch.Tensor:
-        """Proximal step of every group: ``strength * rate / metric``; of a group, its mean metric."""
+        """Proximal step of every group: ``strength * rate / metric``; of a group, its mean metric.
+
+        In the unit of `penalized_magnitude`, where a curvature multiplies it.
+        """
         scale = self.metric.scale(self.parameter, self.option_group)
+        if self.curve is not None:
+            curvature = self.curve.square().expand_as(self.weights)
+            inverse = curvature if scale is None else curvature / scale
+            if self.group_size > 1:
+                inverse = self.grouping.magnitude(inverse)
+            return inverse * (strength * self.rate)
         if scale is None:
             return strength * self.rate
         if self.group_size > 1:
@@ -104,7 +155,7 @@ class Member:
 
     def shrink(self, factor: Callable[..., torch.Tensor], *per_group: torch.Tensor | float) -> None:
         """Multiply every group by ``factor(*per_group)``; single weights in blocks that stay in the fast cache."""
-        weights = self.parameter.detach()
+        weights = self.weights
         if self.group_size > 1 or not weights.is_contiguous() or weights.device.type != "cpu":
             self.multiply(factor(*per_group))
             return
@@ -118,7 +169,16 @@ class Member:
 
     def multiply(self, factor: torch.Tensor) -> None:
         """Multiply every group by its factor, in place."""
-        self.parameter.detach().mul_(self.grouping.spread(factor, self.parameter))
+        weights = self.weights
+        weights.mul_(self.grouping.spread(factor, weights))
 
     def nonzero(self) -> int:
-        return int(torch.count_nonzero(self.parameter.detach()))
+        return summed(int(torch.count_nonzero(self.weights)), self.parameter)
+
+    def whole(self, per_group: torch.Tensor) -> torch.Tensor:
+        """One entry for every group of the tensor, where this process holds but a part of them."""
+        return gathered(per_group, self.parameter)
+
+    def part(self, per_group: torch.Tensor) -> torch.Tensor:
+        """The entries of the groups that this process holds."""
+        return local_part(per_group, self.parameter)

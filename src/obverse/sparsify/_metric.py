@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ..errors import InvalidArgumentError
+from ._shards import local
 
 __all__ = ["Metric"]
 
@@ -69,6 +70,7 @@ class Metric:
         second: torch.Tensor
         if not state or not self.is_diagonal:
             return None
+        state = {key: local(value) if isinstance(value, torch.Tensor) else value for key, value in state.items()}
         eps = float(options.get("eps") or 0.0)
         if "exp_inf" in state:
             second = state["exp_inf"]
@@ -97,8 +99,8 @@ class Metric:
         """Clear what momentum and averages hold of pruned weights, so that they are not pushed back."""
         for key in ("exp_avg", "momentum_buffer", "grad_avg"):
             buffer = self.optimizer.state.get(parameter, {}).get(key)
-            if isinstance(buffer, torch.Tensor) and buffer.shape == keep.shape:
-                buffer.mul_(keep)
+            if isinstance(buffer, torch.Tensor) and (part := local(buffer)).shape == local(parameter).shape:
+                part.mul_(keep)
 
 
 _NORMALIZING: tuple[type, ...] = tuple(kind for kind in (getattr(torch.optim, "Muon", None),) if isinstance(kind, type))

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from ._budget import Budget
-from ._faces import Face
 from ._member import Member
 from ._selection import boundaries, keepers
 from ._trajectory import Trajectory
+from .faces import Face
 
 __all__ = ["Pool"]
 
@@ -20,13 +20,29 @@ __all__ = ["Pool"]
 _APPLICATIONS = 400
 # A budget missed by more than this is said.
 _WORTH_A_WARNING = 0.01
+# Control of a learned strategy's strength: its logarithm moves by this times the sparsity that is missing, per
+# application, within these bounds around the first one.
+_GAIN = 0.2
+_REACH = (1e-3, 1e4)
+# Stages in which a wide penalty becomes narrow.
+_STAGES = 20
 
 
 class Pool:
     """Members that land on one budget together, or are driven by one strength.
 
-    With a budget, each application finds the boundary from the order statistics of the groups' curved magnitudes and
-    lets the face settle; at the freeze exactly the target is zeroed, and from then on only the zeros are held.
+    With a budget, each application finds the boundary from the order statistics of the groups' scores and lets the
+    face settle; at the freeze exactly the target is zeroed, and from then on only the zeros are held.
+
+    Parameters
+    ----------
+    members : list of Member
+    budget : Budget or None
+    strength : float
+        The stated one; with a budget, where control of a learned strategy begins.
+    total_steps, every : int or None
+    continuation : float
+        How many times wider the penalty is at first.
     """
 
     def __init__(
@@ -36,10 +52,14 @@ class Pool:
         strength: float,
         total_steps: int | None,
         every: int | None,
+        continuation: float = 1.0,
     ) -> None:
         self.members = members
         self.budget = budget
-        self.strength = strength
+        self.strength = self._first_strength = strength
+        # What the loss pays; a tensor, so that a compiled graph reads it anew.
+        self.coefficient = torch.zeros((), device=members[0].weights.device)
+        self._continuation = continuation
         self.boundary: float | None = None
         self.trajectory = Trajectory()
         self._frozen = False
@@ -68,11 +88,36 @@ class Pool:
             return None
         return self.budget.target(step, self._total_steps)
 
-    def start(self, face: Face) -> None:
-        """Let a face that acts in the forward pass know the strength before the first step."""
-        if self.budget is None:
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the support is fixed."""
+        return self._frozen
+
+    def start(self, step: int, face: Face) -> None:
+        """Let the loss, and a face that draws noise by the strength, know it before the next step."""
+        if self.budget is None and face.acts_in_forward and not face.learns:
+            self._narrow(step)
             for member in self.members:
                 face.descend(member, self.strength, 1)
+        self.charge(step, face)
+
+    def charge(self, step: int, face: Face) -> None:
+        """Set what the loss pays for a learned strategy after ``step``."""
+        begin, end = getattr(face, "warmup", (0, 0))
+        share = 1.0 if step >= end else max(0.0, (step - begin) / (end - begin))
+        waits = self.budget is not None and self.phase(step) == "warmup"
+        strength = 0.0 if self._frozen or waits or not math.isfinite(self.strength) else self.strength
+        self.coefficient.fill_(share * strength)
+
+    def _narrow(self, step: int) -> None:
+        """Narrow the penalty toward its own width: over the ramp of a budget, or the first half of the run."""
+        if self._continuation == 1 or self._total_steps is None:
+            return
+        until = 0.5 if self.budget is None else self.budget.warmup + self.budget.ramp
+        progress = min(1.0, step / max(1.0, until * self._total_steps))
+        stage = math.floor(progress * _STAGES) / _STAGES
+        for member in self.members:
+            member.widen(self._continuation ** (1 - stage))
 
     def is_due(self, step: int) -> bool:
         if self._frozen:
@@ -85,6 +130,7 @@ class Pool:
 
     def apply(self, step: int, face: Face) -> None:
         """One application of the face, or the freeze."""
+        self._narrow(step)
         if self.budget is None or self._total_steps is None:
             # What an adaptive optimizer has not trained yet has no metric, and no step of its own.
             waits = any(member.metric.has_state(member.parameter) for member in self.members)
@@ -93,7 +139,7 @@ class Pool:
                     face.descend(member, self.strength, self._every)
             self._record(step)
         elif step >= self.budget.freeze_step(self._total_steps):
-            self._freeze()
+            self._freeze(face)
             self._record(step)
         else:
             self._settle(step, face)
@@ -101,20 +147,27 @@ class Pool:
     def hold_zeros(self) -> None:
         """After the freeze: put back to zero what the optimizer moved."""
         if self._frozen:
-            supports = [member.grouping.spread(_known(member.support), member.parameter) for member in self.members]
-            torch._foreach_mul_([member.parameter.detach() for member in self.members], supports)
+            weights = [member.weights for member in self.members]
+            supports = [
+                member.grouping.spread(_known(member.support), part)
+                for member, part in zip(self.members, weights, strict=True)
+            ]
+            torch._foreach_mul_(weights, supports)
 
     def finish(self, step: int, face: Face) -> bool:
         """End with exact zeros; True where a budget had to be met before its freeze."""
         early = False
         if self.budget is None:
             for member in self.members:
-                face.finish(member, self.strength)
+                alive, factor = face.alive(member, self.strength), face.fold(member)
+                for share in (alive, factor):
+                    if share is not None:
+                        member.multiply(share.to(member.parameter.dtype))
         elif self._frozen:
             self.hold_zeros()  # the weights may have moved, or been loaded, since the last step
         else:
             early = True
-            self._freeze()
+            self._freeze(face)
         self._record(step)
         return early
 
@@ -133,11 +186,13 @@ class Pool:
             "budget": None if self.budget is None else self.budget.to_dict(),
             "total_steps": self._total_steps,
             "every": self._every,
-            "members": [[member.name, repr(member.penalty), member.group_size] for member in self.members],
+            "members": [[member.name, repr(member.given), member.group_size] for member in self.members],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.strength, self._frozen = float(state["strength"]), bool(state["frozen"])
+        if self._frozen:
+            self.coefficient.zero_()
         self.boundary = None if state["boundary"] is None else float(state["boundary"])
         self.trajectory.load_state_dict(state["trajectory"])
 
@@ -145,36 +200,52 @@ class Pool:
         assert self.budget is not None
         assert self._total_steps is not None
         target = self.budget.target(step, self._total_steps)
-        magnitudes = self._curved_magnitudes()
+        magnitudes = self._scores(face)
         sizes = [member.group_size for member in self.members]
-        limits = boundaries(magnitudes, sizes, target, self.budget.layer_floor)
+        everywhere = [member.whole(part) for member, part in zip(self.members, magnitudes, strict=True)]
+        limits = boundaries(everywhere, sizes, target, self.budget.layer_floor)
         pressure = min(1.0, self._every * self.budget.pressure_per_step(self._total_steps))
         for member, magnitude, limit in zip(self.members, magnitudes, limits, strict=True):
             face.settle(member, magnitude, limit, member.boundary_strength, pressure)
-        # The strength that would do the same: penalty(w / boundary) scaled by boundary^2 per unit of step.
         member, limit = max(zip(self.members, limits, strict=True), key=lambda pair: pair[0].parameter.numel())
-        rate = member.rate * self._every
         strength = member.boundary_strength
-        self.strength = strength if face.name == "dropout" else _over(strength * pressure * limit**2, rate)
-        self.boundary = limit / member.curvature() if limit > 0 else None
+        if face.is_controlled:
+            self._control(target, face)
+        elif face.acts_in_forward:
+            self.strength = strength
+        else:
+            # The strength that would do the same: penalty(w / boundary) scaled by boundary^2 per unit of step.
+            self.strength = _over(strength * pressure * limit**2, member.rate * self._every)
+        self.boundary = None
+        if limit > 0:
+            # A score of its own kind has no magnitude that belongs to it.
+            self.boundary = limit if face.is_controlled else limit / member.curvature()
         self._record(step)
 
-    def _freeze(self) -> None:
+    def _control(self, target: float, face: Face) -> None:
+        """Move the strength of a learned strategy so that it switches off itself what the budget takes."""
+        fallen = sum(face.fallen(member) * member.parameter.numel() for member in self.members) / self.weights
+        if math.isfinite(fallen):
+            low, high = (bound * self._first_strength for bound in _REACH)
+            self.strength = min(high, max(low, self.strength * math.exp(_GAIN * (target - fallen))))
+
+    def _freeze(self, face: Face) -> None:
         assert self.budget is not None
-        masks = keepers(
-            self._curved_magnitudes(),
-            [member.group_size for member in self.members],
-            self.budget.sparsity,
-            self.budget.layer_floor,
-        )
+        scores = [member.whole(part) for member, part in zip(self.members, self._scores(face), strict=True)]
+        sizes = [member.group_size for member in self.members]
+        masks = keepers(scores, sizes, self.budget.sparsity, self.budget.layer_floor)
         for member, mask in zip(self.members, masks, strict=True):
-            member.memory = None
-            member.support = mask.to(member.parameter.dtype)
+            factor = face.fold(member)
+            if factor is not None:
+                member.multiply(factor)
+            member.support = member.part(mask.to(member.parameter.dtype))
             member.multiply(member.support)
-            member.metric.forget(member.parameter, member.grouping.spread(member.support, member.parameter))
+            face.detach(member)
+            member.metric.forget(member.parameter, member.grouping.spread(member.support, member.weights))
         self._frozen = True
         self.strength = 0.0
-        kept = sum(int(_known(member.support).sum()) * member.group_size for member in self.members)
+        self.coefficient.zero_()
+        kept = sum(int(mask.sum()) * size for mask, size in zip(masks, sizes, strict=True))
         reached = 1 - kept / self.weights
         if abs(reached - self.budget.sparsity) > _WORTH_A_WARNING:
             warnings.warn(
@@ -183,9 +254,11 @@ class Pool:
                 stacklevel=5,
             )
 
-    def _curved_magnitudes(self) -> list[torch.Tensor]:
-        """Curved magnitudes of all members in one unit: without state of its own, a tensor has the others' median."""
-        magnitudes = [member.curved_magnitude() for member in self.members]
+    def _scores(self, face: Face) -> list[torch.Tensor]:
+        """Scores of all members in one unit: without a metric of its own, a tensor has the others' median."""
+        magnitudes = [face.score(member) for member in self.members]
+        if face.is_controlled or any(member.curve is not None for member in self.members):
+            return magnitudes
         fresh = [not member.metric.has_state(member.parameter) for member in self.members]
         if any(fresh) and not all(fresh):
             known = sorted(m.curvature() for m, is_fresh in zip(self.members, fresh, strict=True) if not is_fresh)

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from ..errors import InvalidArgumentError, NonFiniteError, StateError, UnknownNameError
-from ..penalties import Penalty
+from ..errors import InvalidArgumentError, NonFiniteError, StateError
+from ..penalties import LogSum, Penalty
 from ..penalties import penalty as penalty_named
 from ._budget import Budget, is_number
-from ._faces import FACES, Face
+from ._curvature import Curvature
+from ._forward import Forward, refuse_shards
 from ._groups import grouping
+from ._joining import Joined, learning_rate
 from ._member import Member
 from ._metric import Metric
-from ._noise import Noise
 from ._pool import Pool
 from ._rules import Rule, as_budget, output_parameter, select
+from ._scale import check_scale, natural_penalty, natural_strength
+from ._shards import check_shards, local
 from ._zeros import keep_zeros
+from .faces import Face, Handover, face_named
 
 __all__ = ["Sparsifier"]
 
 _ATTACHED: Any = WeakIdKeyDictionary()
-_STATE_VERSION = 1
+_STATE_VERSION = 2
 
 
 class Sparsifier:
@@ -50,11 +55,16 @@ class Sparsifier:
     model : nn.Module
     optimizer : torch optimizer
         The one that trains ``model``; its learning rates and second moments set the steps of the penalty.
-    penalty : str or Penalty, default "log-sum"
-        A name of the catalogue or an object. With a budget its parameters are in units of the boundary weight (the
+    penalty : str or Penalty, optional
+        A name of the catalogue or an object; by default the face's own where it has one, else ``"log-sum"``.
+        With a budget its parameters are in units of the boundary weight (the
         largest that falls), so ``LogSum(0.1)`` has the same shape for any layer and initialization; with a strength
         they are in units of the weights.
-    face : {"proximal", "reweighted", "dropout"}
+    face : str or Face
+        How the regularizer is run. ``"proximal"``, ``"reweighted"`` and ``"dropout"`` take any penalty, as does
+        ``"learned-eta"``. Learned strategies have their own: ``"variational-dropout"``, ``"hard-concrete"``,
+        ``"concrete-dropout"``; their parameters join the optimizer by `join`. So have ``"standout"``,
+        ``"targeted-dropout"``, ``"magnitude"`` and ``"random"``. Objects of `obverse.sparsify` carry options.
     groups : {"weights", "units", "filters"}
         What lives or dies together. Unless a rule names it, the last layer is left alone when whole units fall: its
         units are the outputs.
@@ -72,7 +82,22 @@ class Sparsifier:
     law : {"gaussian", "bernoulli"}
         Noise of the dropout face.
     seed : int or torch.Generator, default 0
-        Source of that noise.
+        Of that noise; of a generator, its initial seed.
+    curvature : {"optimizer", "gradients", "inputs", "none"}
+        What makes weights of different layers comparable. ``"optimizer"``: budgets rank by the weight times the root
+        of the optimizer's metric, stated strengths penalize the weights as they are. ``"gradients"`` and ``"inputs"``
+        measure a curvature H, the root second moment of the gradient or the second moment of the layer's input,
+        relative to its mean, and the penalty sees ``sqrt(H) * w`` in place of w, so that one strength serves all
+        layers. ``"none"``: nothing is scaled.
+    continuation : float, default 1.0
+        How many times wider the penalty is at first; it narrows geometrically over the ramp of a budget, or over the
+        first half of ``total_steps``.
+    examples : int, optional
+        Number of training examples. With neither budget nor strength the strength is ``noise / examples``, and the
+        penalty is read in units of ``sqrt(noise / examples)``: the scale that variational inference has. It is also
+        where the control of a learned strategy begins.
+    noise : float, default 1.0
+        Variance of the observations, 1 for a cross-entropy.
 
     Raises
     ------
@@ -99,8 +124,8 @@ class Sparsifier:
         self,
         model: nn.Module,
         optimizer: Any,
-        penalty: str | Penalty = "log-sum",
-        face: str = "proximal",
+        penalty: str | Penalty | None = None,
+        face: str | Face = "proximal",
         groups: str = "weights",
         budget: Budget | float | None = None,
         strength: float | None = None,
@@ -109,15 +134,29 @@ class Sparsifier:
         every: int | None = None,
         law: str = "gaussian",
         seed: int | torch.Generator = 0,
+        curvature: str = "optimizer",
+        continuation: float = 1.0,
+        examples: int | None = None,
+        noise: float = 1.0,
     ) -> None:
-        if face not in FACES:
-            raise UnknownNameError("face", str(face), FACES)
+        self._face = face_named(face)
         rules = list(rules or ())
+        check_scale(examples, noise)
+        penalty = _penalty_of(self._face, penalty)
         budget = None if budget is None else as_budget(budget)
         if budget is not None and strength is not None:
             raise InvalidArgumentError("give a budget or a strength, not both")
         if budget is None and strength is None and not any(_has_aim(rule) for rule in rules):
-            raise InvalidArgumentError("say what to aim for: budget=Budget(sparsity=0.95), or strength=1e-3")
+            if examples is None:
+                raise InvalidArgumentError(
+                    "say what to aim for: budget=Budget(sparsity=0.95), or strength=1e-3, or examples=60_000 for the "
+                    "strength that belongs to so many"
+                )
+            strength = natural_strength(examples, noise)
+            if self._face.own_penalty is None:
+                penalty = natural_penalty(penalty, examples, noise)
+        if penalty is None:
+            penalty = LogSum()
         for value in (strength, *(rule.strength for rule in rules)):
             if value is not None:
                 _check_strength(value)
@@ -130,16 +169,22 @@ class Sparsifier:
             raise InvalidArgumentError(f"total_steps must be at least 1, got {total_steps}")
         if every is not None and every < 1:
             raise InvalidArgumentError(f"every must be at least 1, got {every}")
+        if not is_number(continuation) or not 1 <= continuation < math.inf:
+            raise InvalidArgumentError(f"continuation must be at least 1 and finite, got {continuation!r}")
+        if continuation > 1 and total_steps is None:
+            raise InvalidArgumentError("continuation needs total_steps, to know when the penalty has its own width")
 
-        self._face: Face = FACES[face]()
         self._total_steps = total_steps
         self._metric = Metric(optimizer)
         default = Rule(match="*", penalty=penalty, strength=strength, budget=budget, groups=groups)
         self._members = self._recruit(model, rules, default)
         if any(parameter.is_meta for parameter in model.parameters()):
             raise InvalidArgumentError("the model has parameters on the meta device; materialize them first")
-        self._noise = Noise(law, _generator(seed, self._members[0].parameter.device), model)
-        self._pools = self._pool(every)
+        self._forward = Forward(law, _seed(seed), model, self._members[0].parameter.device)
+        self._forward.face = self._face
+        self._pools = self._pool(every, natural_strength(examples, noise), float(continuation))
+        self._model = weakref.ref(model)
+        self._joined: Joined | None = None
         if not self._metric.is_diagonal and any(pool.budget is None for pool in self._pools):
             raise InvalidArgumentError(
                 f"{type(self._metric.optimizer).__name__} does not move a weight by its own gradient, so no proximal "
@@ -149,23 +194,85 @@ class Sparsifier:
         self._step = 0
         self._finished = self._keeps_zeros = False
         self._check_finite()
+        self._curvature = Curvature(curvature, self._members, self._metric.optimizer)
         try:
-            for member in self._members:
-                self._face.attach(member, self._noise)
+            self._attach([None] * len(self._members))
         except Exception:
-            self._noise.detach()
+            self._forward.detach()
+            self._curvature.detach()
             raise
         for member in self._members:
             _ATTACHED[member.parameter] = weakref.ref(self)
         self._stepped: bool | None = None  # None until the optimizer is seen stepping
         handle = self._metric.optimizer.register_step_post_hook(_Stepped(self))
-        weakref.finalize(self, _remove, [*self._noise.handles, handle])
+        weakref.finalize(self, _remove, self._forward.handles, self._curvature.handles, [handle])
         self._start()
 
     # ------------------------------------------------------------------ the loop
     def penalty(self) -> torch.Tensor:
-        """What to add to the loss: zero for these faces, which act on the weights or in the forward pass."""
-        return self._members[0].parameter.new_zeros(())
+        """What to add to the loss: the cost of a learned strategy; zero for faces that act on the weights.
+
+        Returns
+        -------
+        torch.Tensor of shape ()
+            In the unit of a mean loss.
+        """
+        total: torch.Tensor | None = None
+        if self._face.learns and not self._finished:
+            for pool in self._pools:
+                if pool.is_frozen:
+                    continue
+                for member in pool.members:
+                    cost = self._face.cost(member, pool.coefficient)
+                    if cost is not None:
+                        total = cost if total is None else total + cost
+        return self._zero if total is None else total
+
+    # ------------------------------------------------------------------ learned parameters
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """What the face learns beside the model's weights, by name; empty for faces that learn nothing."""
+        for member in self._members:
+            for key, parameter in member.learned.items():
+                yield f"{member.name}:{key}", parameter
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What the face learns beside the model's weights."""
+        for _, parameter in self.named_parameters():
+            yield parameter
+
+    def join(self, optimizer: Any = None, lr: float | None = None) -> None:
+        """Let the face's learned parameters be trained by an optimizer; without any, do nothing.
+
+        Call it once, before a learning-rate schedule is made and before the optimizer's state is loaded. In a
+        data-parallel run their gradients are averaged over the processes.
+
+        Parameters
+        ----------
+        optimizer : torch optimizer, optional
+            By default the model's own; the parameters become a group of it, without weight decay.
+        lr : float, optional
+            By default the optimizer's, or what lets a logarithm travel by 20 within ``total_steps`` if that is more;
+            under an optimizer that is not adaptive, divided by the strength that scales the gradient, which is then
+            bounded by it.
+
+        Raises
+        ------
+        StateError
+            If they have joined already.
+        """
+        parameters = list(self.parameters())
+        if not parameters:
+            return
+        if self._joined is not None:
+            raise StateError("the learned parameters have joined an optimizer already")
+        if lr is not None and (not is_number(lr) or not 0 < lr < math.inf):
+            raise InvalidArgumentError(f"lr must be positive and finite, got {lr!r}")
+        target = self._metric.optimizer if optimizer is None else optimizer
+        bound = math.inf
+        if lr is None:
+            scaled = self._face.is_controlled
+            lr, bound = learning_rate(Metric(target), self._total_steps, self._main.strength, is_scaled=scaled)
+        self._joined = Joined(parameters, target, lr, bound)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -185,16 +292,105 @@ class Sparsifier:
             raise StateError("this Sparsifier is finished; make a new one to go on pruning")
         if self._waits():
             return
+        if self._joined is None and self._face.learns and not all(pool.is_frozen for pool in self._pools):
+            raise StateError(
+                f"face={self._face.name!r} learns parameters of its own, which no optimizer trains: call "
+                "sparsifier.join() once, before the loop"
+            )
         self._step += 1
-        if self._step == 3 and self._face.name == "dropout":
+        self._forward.restart(self._step)
+        if self._step == 3 and self._face.acts_in_forward:
             self._check_drawn()
         due = [pool for pool in self._pools if pool.is_due(self._step)]
         if due or self._step % 16 == 0:
             self._check_finite()
+        if due:
+            self._curvature.update()
         for pool in due:
             pool.apply(self._step, self._face)
         for pool in self._pools:
             pool.hold_zeros()
+            pool.charge(self._step, self._face)
+
+    @torch.no_grad()
+    def switch(self, face: str | Face, penalty: str | Penalty | None = None) -> None:
+        """Go on through another face; what the noise was, eta stays.
+
+        A learned strategy leaves its eta to the next face, and, at a stated strength, the penalty and the strength
+        that have its objective. A face that learns begins where the weights, or the noise before it, are; its
+        parameters have to `join` the optimizer. Call it after `step`, not between ``backward`` and it.
+
+        Parameters
+        ----------
+        face : str or Face
+        penalty : str or Penalty, optional
+            Another penalty from now on.
+
+        Raises
+        ------
+        StateError
+            After `finish`.
+        """
+        if self._finished:
+            raise StateError("this Sparsifier is finished; make a new one to go on pruning")
+        after = face_named(face)
+        if after is self._face:
+            raise InvalidArgumentError("switch to another face object than the one in force")
+        given = None if penalty is None else penalty_named(penalty)
+        chosen = _penalty_of(after, given)
+        self._check_shards(after)
+        before = self._face
+        handed: list[Handover | None] = []
+        for pool in self._pools:
+            if not pool.is_frozen:
+                handed += [_handover(before, member, pool.strength) for member in pool.members]
+        open_members = [member for pool in self._pools if not pool.is_frozen for member in pool.members]
+        handed_to = dict(zip(map(id, open_members), handed, strict=True))
+        learned = list(self.parameters())
+        self._forward.detach()
+        for member in open_members:
+            factor = before.fold(member)
+            if factor is not None:
+                member.multiply(factor)
+        if self._joined is not None:
+            self._joined.leave(learned)
+            self._joined = None
+        for pool in self._pools:
+            for member in pool.members:
+                dual = None
+                if not pool.is_frozen:
+                    dual = before.dual(member.given, pool.strength) if pool.budget is None else None
+                    before.detach(member)
+                if chosen is not None:
+                    member.replace_penalty(chosen)
+                elif dual is not None:
+                    member.replace_penalty(dual[0])
+                elif before.own_penalty is not None:
+                    member.replace_penalty(LogSum())
+            if pool.budget is None and not pool.is_frozen and pool.strength > 0:
+                pool.strength = before.dual(pool.members[0].given, pool.strength)[1]
+        self._face = self._forward.face = after
+        self._attach([handed_to.get(id(member)) for member in self._members])
+        self._start()
+
+    @torch.no_grad()
+    def snapshot(self) -> nn.Module:
+        """A plain copy of the model as evaluation sees it now: gates folded in, no hooks, the same keys.
+
+        What to evaluate, export or average while training goes on; `copy.deepcopy` of the model copies the weights
+        without the gates of a learned strategy.
+        """
+        model = self._model()
+        if model is None:
+            raise StateError("the model is gone")
+        copied = copy.deepcopy(model)
+        mine = dict(zip(model.parameters(), copied.parameters(), strict=True))
+        for member in self._members:
+            factor = None if member.support is not None or self._finished else self._face.fold(member)
+            if factor is not None:
+                weights = mine[member.parameter].detach()
+                weights.mul_(member.grouping.spread(factor, weights))
+        return copied
 
     @torch.no_grad()
     def finish(self, keep_zeros_after: bool = True) -> None:
@@ -223,7 +419,7 @@ class Sparsifier:
                     stacklevel=3,
                 )
         for member in self._members:
-            member.metric.forget(member.parameter, (member.parameter != 0).to(member.parameter.dtype))
+            member.metric.forget(member.parameter, (member.weights != 0).to(member.parameter.dtype))
         self._release(keep_zeros_after)
 
     # ------------------------------------------------------------------ what it knows
@@ -325,13 +521,15 @@ class Sparsifier:
         return {
             "version": _STATE_VERSION,
             "face": self._face.name,
+            "learned": {name: parameter.detach().clone() for name, parameter in self.named_parameters()},
+            "curvature": self._curvature.state_dict(),
+            "curve": {m.name: m.curve.clone() for m in self._members if m.curve is not None},
             "step": self._step,
             "finished": self._finished,
             "keeps_zeros": self._keeps_zeros,
             "pools": [pool.state_dict() for pool in self._pools],
             "memory": {m.name: m.memory.clone() for m in self._members if m.memory is not None},
             "support": {m.name: m.support.clone() for m in self._members if m.support is not None},
-            "generator": self._noise.generator.get_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -344,7 +542,8 @@ class Sparsifier:
         """
         try:
             version, face, pools = state["version"], state["face"], state["pools"]
-            memory, support, generator = state["memory"], state["support"], state["generator"]
+            memory, support, learned = state["memory"], state["support"], state["learned"]
+            curvature, curve = state["curvature"], state["curve"]
         except (KeyError, TypeError) as error:
             raise InvalidArgumentError("this is not the state of a Sparsifier") from error
         if version != _STATE_VERSION:
@@ -355,7 +554,9 @@ class Sparsifier:
         if len(pools) != len(self._pools) or not set(memory) | set(support) <= set(by_name):
             raise InvalidArgumentError("the state is of a Sparsifier with other rules or another model")
         for name, tensor in [*memory.items(), *support.items()]:
-            expected = by_name[name].magnitude().shape
+            member = by_name[name]
+            held = member.memory if tensor is memory.get(name) else member.support
+            expected = (member.magnitude() if held is None else held).shape
             if tensor.shape != expected:
                 raise InvalidArgumentError(
                     f"the state of {name!r} has shape {tuple(tensor.shape)}, expected {tuple(expected)}"
@@ -366,17 +567,30 @@ class Sparsifier:
                     raise InvalidArgumentError(
                         f"the state was saved with {field} {saved['identity'][field]!r}, this Sparsifier has {value!r}"
                     )
-        try:
-            self._noise.generator.set_state(generator.cpu())
-        except (RuntimeError, TypeError) as error:
-            raise InvalidArgumentError(f"the state of the random generator does not fit: {error}") from error
+        mine = dict(self.named_parameters())
+        thawed = {f"{name}:" for name in set(by_name) - set(support)}
+        expected_names = {name for name in mine if name.rpartition(":")[0] + ":" in thawed}
+        if state["finished"]:
+            expected_names = set()
+        if set(learned) != expected_names or any(learned[n].shape != mine[n].shape for n in expected_names):
+            raise InvalidArgumentError("the learned parameters of the state are of other options or another model")
+        self._curvature.load_state_dict(curvature)
         for pool, saved in zip(self._pools, pools, strict=True):
             pool.load_state_dict(saved)
         for name, member in by_name.items():
             device = member.parameter.device
             member.memory = memory[name].to(device, copy=True) if name in memory else None
+            member.curve = curve[name].to(device, copy=True) if name in curve else None
             member.support = support[name].to(device, copy=True) if name in support else None
+            if member.support is not None:
+                self._face.detach(member)
+        with torch.no_grad():
+            for name in expected_names:
+                mine[name].copy_(learned[name])
         self._step = int(state["step"])
+        self._forward.restart(self._step)
+        for pool in self._pools:
+            pool.charge(self._step, self._face)
         if state["finished"] and not self._finished:
             self._release(bool(state["keeps_zeros"]))
 
@@ -405,6 +619,7 @@ class Sparsifier:
                 )
             assert rule.penalty is not None
             assert rule.groups is not None
+            check_shards(selected.name, selected.parameter)
             members.append(
                 Member(
                     selected=selected,
@@ -418,7 +633,19 @@ class Sparsifier:
             raise InvalidArgumentError(f"nothing to regularize with groups={default.groups!r}")
         return members
 
-    def _pool(self, every: int | None) -> list[Pool]:
+    def _attach(self, handed: Sequence[Handover | None]) -> None:
+        self._check_shards(self._face)
+        for member, left in zip(self._members, handed, strict=True):
+            if member.support is None:
+                self._face.attach(member, self._forward, left)
+        self._zero = torch.zeros((), device=self._members[0].weights.device)
+
+    def _check_shards(self, face: Face) -> None:
+        for member in self._members:
+            if face.acts_in_forward or face.learns:
+                refuse_shards(member, face.name)
+
+    def _pool(self, every: int | None, first_strength: float, continuation: float) -> list[Pool]:
         pools: list[Pool] = []
         for member in self._members:
             rule = member.selected.rule
@@ -429,7 +656,8 @@ class Sparsifier:
                     break
             else:
                 assert not isinstance(rule.budget, float | int)
-                pools.append(Pool([member], rule.budget, rule.strength or 0.0, self._total_steps, every))
+                strength = first_strength if rule.budget is not None else rule.strength or 0.0
+                pools.append(Pool([member], rule.budget, strength, self._total_steps, every, continuation))
         return pools
 
     @property
@@ -437,11 +665,10 @@ class Sparsifier:
         return max(self._pools, key=lambda pool: pool.weights)
 
     def _start(self) -> None:
-        """Tell a face that acts in the forward pass the strength in force."""
-        if self._face.name == "dropout":
-            with torch.no_grad():
-                for pool in self._pools:
-                    pool.start(self._face)
+        """Tell the loss, and a face that draws noise, the strength in force."""
+        with torch.no_grad():
+            for pool in self._pools:
+                pool.start(self._step, self._face)
 
     def _waits(self) -> bool:
         """Whether the optimizer, once seen stepping, has not stepped since the last call."""
@@ -452,13 +679,18 @@ class Sparsifier:
 
     def _release(self, keep: bool) -> None:
         """Let go of the model; its zeros are kept where asked."""
-        self._noise.detach()
+        self._forward.detach()
+        self._curvature.detach()
+        if self._joined is not None:
+            self._joined.leave(list(self._joined.parameters))
+            self._joined = None
         # An optimizer that moves weights together needs more than gradients of zero.
         mixing = None if self._metric.is_diagonal else self._metric.optimizer
         for member in self._members:
             if keep:
                 keep_zeros(member.parameter, mixing)
-            member.memory = member.support = None
+            self._face.detach(member)
+            member.support = member.curve = None
             _ATTACHED.pop(member.parameter, None)
         self._finished, self._keeps_zeros = True, keep
 
@@ -467,12 +699,12 @@ class Sparsifier:
         if silent:
             warnings.warn(
                 f"no noise was drawn for {', '.join(silent)}: the forward pass uses the weight without calling its "
-                "layer (or the model was in evaluation mode), so the dropout face does not regularize it",
+                f"layer (or the model was in evaluation mode), so face={self._face.name!r} does not regularize it",
                 stacklevel=4,
             )
 
     def _check_finite(self) -> None:
-        norms = torch._foreach_norm([parameter.detach() for _, parameter in self._watched], math.inf)
+        norms = torch._foreach_norm([local(parameter.detach()) for _, parameter in self._watched], math.inf)
         if bool(torch.stack([norm.float() for norm in norms]).isfinite().all()):
             return
         for (name, parameter), norm in zip(self._watched, norms, strict=True):
@@ -501,17 +733,43 @@ class _Stepped:
             sparsifier._stepped = True
 
 
-def _remove(handles: list[torch.utils.hooks.RemovableHandle]) -> None:
-    for handle in handles:
-        handle.remove()
+def _remove(*lists: list[torch.utils.hooks.RemovableHandle]) -> None:
+    for handles in lists:
+        for handle in handles:
+            handle.remove()
 
 
-def _generator(seed: int | torch.Generator, device: torch.device) -> torch.Generator:
+def _seed(seed: int | torch.Generator) -> int:
     if isinstance(seed, torch.Generator):
-        return seed
+        return seed.initial_seed()
     if not is_number(seed) or seed != int(seed):
         raise InvalidArgumentError(f"seed must be an integer or a torch.Generator, got {seed!r}")
-    return torch.Generator(device).manual_seed(int(seed))
+    return int(seed)
+
+
+def _penalty_of(face: Face, penalty: str | Penalty | None) -> Penalty | None:
+    """The penalty that a face runs: its own, or the given one; None where it is left open.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If a face with a penalty of its own is given another one.
+    """
+    given = None if penalty is None else penalty_named(penalty)
+    own = face.own_penalty
+    if own is None:
+        return given
+    if given is not None and type(given) is not type(own):
+        raise InvalidArgumentError(
+            f"face={face.name!r} has a penalty of its own ({own.name}); leave penalty out, or run "
+            f"{given.name or type(given).__name__} through 'proximal', 'reweighted', 'dropout' or 'learned-eta'"
+        )
+    return own if given is None else given
+
+
+def _handover(face: Face, member: Member, strength: float) -> Handover | None:
+    variance = face.variance(member, strength)
+    return None if variance is None else Handover(variance, strength)
 
 
 def _check_strength(value: float) -> None:

@@ -1,0 +1,113 @@
+"""How the parameters that a face learns join an optimizer, and leave it."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import StateError
+from ._metric import Metric
+
+__all__ = ["Joined", "learning_rate"]
+
+# How far a logarithm that is learned should be able to travel in the whole run.
+_TRAVEL = 20.0
+
+
+class Joined:
+    """The learned parameters as a group of an optimizer.
+
+    Parameters
+    ----------
+    parameters : list of nn.Parameter
+    optimizer : torch optimizer
+    rate : float
+        Its learning rate.
+    bound : float
+        Largest gradient of one entry that is let through; infinite for none.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], optimizer: Any, rate: float, bound: float) -> None:
+        self.parameters = parameters
+        self.optimizer = Metric(optimizer).optimizer
+        held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        if any(id(parameter) in held for parameter in parameters):
+            raise StateError("the learned parameters have joined an optimizer already")
+        group: dict[str, Any] = {"params": parameters, "lr": rate}
+        if "weight_decay" in self.optimizer.defaults:
+            group["weight_decay"] = 0.0
+        self.optimizer.add_param_group(group)
+        self._handles: list[Any] = [_averaged(parameter) for parameter in parameters] if _is_parallel() else []
+        if bound < math.inf:
+            self._handles.append(self.optimizer.register_step_pre_hook(_Bounded(parameters, bound)))
+
+    def leave(self, parameters: list[nn.Parameter]) -> None:
+        """Take the parameters out; the group stays, empty, so that schedules keep their count of groups."""
+        gone = {id(parameter) for parameter in parameters}
+        for group in self.optimizer.param_groups:
+            group["params"] = [p for p in group["params"] if id(p) not in gone]
+        for parameter in parameters:
+            self.optimizer.state.pop(parameter, None)
+        for handle in self._handles:
+            handle.remove()
+
+
+class _Bounded:
+    """Before an optimizer's step: bounds the gradients of the learned parameters, entry by entry."""
+
+    def __init__(self, parameters: list[nn.Parameter], bound: float) -> None:
+        self._parameters = [weakref.ref(parameter) for parameter in parameters]
+        self._bound = bound
+
+    def __call__(self, *_: Any) -> None:
+        for reference in self._parameters:
+            parameter = reference()
+            if parameter is not None and parameter.grad is not None:
+                parameter.grad.clamp_(-self._bound, self._bound)
+
+
+def learning_rate(metric: Metric, total_steps: int | None, strength: float, *, is_scaled: bool) -> tuple[float, float]:
+    """A rate with which a learned logarithm can travel far enough within the run, and a bound on its gradient.
+
+    An adaptive optimizer moves it by about the rate per step. A plain one moves it by the gradient, which is of the
+    order of the strength where the cost is scaled by it, and may be far above where the loss itself speaks; bounded by
+    the strength it balances at the same point, without ever leaping.
+    """
+    options = metric.optimizer.param_groups[0]
+    own = max(float(group["lr"]) for group in metric.optimizer.param_groups)
+    travel = _TRAVEL / total_steps if total_steps else 0.0
+    if _is_adaptive(metric.optimizer):
+        return max(own, travel), math.inf
+    if not is_scaled or strength <= 0:
+        return own, math.inf
+    gain = 1 / (1 - float(options.get("momentum") or 0.0)) if float(options.get("momentum") or 0.0) < 1 else 1.0
+    return max(travel, 1e-3) / (strength * gain), strength
+
+
+def _is_adaptive(optimizer: torch.optim.Optimizer) -> bool:
+    defaults = optimizer.defaults
+    return "betas" in defaults or "alpha" in defaults or "rho" in defaults or "lr_decay" in defaults
+
+
+def _is_parallel() -> bool:
+    distributed = torch.distributed
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def _averaged(parameter: nn.Parameter) -> torch.utils.hooks.RemovableHandle:
+    """Average the gradient over processes as it is accumulated, as data-parallel training does for the model's own."""
+    reference = weakref.ref(parameter)
+
+    def average(_: torch.Tensor) -> None:
+        held = reference()
+        if held is not None and held.grad is not None:
+            torch.distributed.all_reduce(held.grad)
+            held.grad.div_(torch.distributed.get_world_size())
+
+    handle: torch.utils.hooks.RemovableHandle
+    handle = parameter.register_post_accumulate_grad_hook(average)  # type: ignore[no-untyped-call]
+    return handle

@@ -1,0 +1,120 @@
+"""Hard-concrete gates: learned gates that are exactly zero or one with positive probability."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, ClassVar, final
+
+import torch
+from torch import nn
+
+from ...errors import InvalidArgumentError
+from ...penalties import HardConcrete, Penalty
+from .._budget import is_number
+from .._member import Member
+from ._base import Face, Handover
+
+if TYPE_CHECKING:
+    from .._forward import Forward
+
+__all__ = ["HardConcreteGates"]
+
+_LARGEST = 12.0  # bound on log a: beyond it a gate has no gradient left
+
+
+@final
+class HardConcreteGates(Face):
+    r"""A learned gate for every group, of the hard-concrete law: the expected number of open gates is the cost.
+
+    The loss is ``mean loss + strength * (expected number of weights whose gate is not zero)``. In evaluation the gate
+    is its clipped median; `finish` multiplies it into the weights. Minimized over the gates this is the penalty
+    `obverse.penalties.HardConcrete` of cost ``strength``.
+
+    Parameters
+    ----------
+    initial : float, default 0.9
+        Share of open gates at the start (the sigmoid of log a), in (0, 1).
+    beta, gamma, zeta : float
+        Temperature and stretch of the gate.
+
+    References
+    ----------
+    Louizos, Welling and Kingma (2018).
+    """
+
+    name: ClassVar[str] = "hard-concrete"
+    acts_in_forward: ClassVar[bool] = True
+    learns: ClassVar[bool] = True
+    is_controlled: ClassVar[bool] = True
+
+    def __init__(self, initial: float = 0.9, beta: float = 2 / 3, gamma: float = -0.1, zeta: float = 1.1) -> None:
+        if not is_number(initial) or not 0 < initial < 1:
+            raise InvalidArgumentError(f"initial must lie in (0, 1), got {initial!r}")
+        self.own_penalty = HardConcrete(beta=beta, gamma=gamma, zeta=zeta)  # checks the constants
+        self.beta, self.gamma, self.zeta = float(beta), float(gamma), float(zeta)
+        self.initial = float(initial)
+        self._offset = self.beta * math.log(-self.gamma / self.zeta)
+
+    def attach(self, member: Member, forward: Forward, handed: Handover | None) -> None:
+        magnitude = member.magnitude()
+        start = math.log(self.initial / (1 - self.initial))
+        log_a = torch.full_like(magnitude, start)
+        if handed is not None:
+            # Gates open as far as the other face keeps the group.
+            log_a = torch.logit(1 / (1 + handed.variance), eps=1e-4)
+        # A little apart, as equal gates of a layer would stay equal for long.
+        apart = torch.empty(magnitude.shape).normal_(std=0.01, generator=forward.fixed)
+        member.learned["log_a"] = nn.Parameter(log_a + apart.to(log_a))
+        forward.attach(member)
+
+    def shown(self, member: Member, weight: torch.Tensor, forward: Forward) -> torch.Tensor:
+        log_a = self._log_a(member)
+        u = forward.uniform(log_a).clamp(1e-6, 1 - 1e-6)
+        gate = torch.sigmoid((torch.log(u) - torch.log1p(-u) + log_a) / self.beta)
+        return weight * member.grouping.spread(self._clip(gate), weight)
+
+    def at_rest(self, member: Member, weight: torch.Tensor) -> torch.Tensor | None:
+        return weight * member.grouping.spread(self._gate(member), weight)
+
+    def cost(self, member: Member, strength: torch.Tensor) -> torch.Tensor | None:
+        return strength * member.group_size * torch.sigmoid(self._log_a(member) - self._offset).sum()
+
+    def score(self, member: Member) -> torch.Tensor:
+        # Among gates that are shut alike, the one nearest to opening leads.
+        with torch.no_grad():
+            gate = self._gate(member) + 1e-3 * torch.sigmoid(self._log_a(member) - self._offset)
+            return member.curved_magnitude() * gate
+
+    def fallen(self, member: Member) -> float:
+        with torch.no_grad():
+            return float((self._gate(member) == 0).float().mean())
+
+    def fold(self, member: Member) -> torch.Tensor | None:
+        with torch.no_grad():
+            return self._gate(member)
+
+    def variance(self, member: Member, strength: float) -> torch.Tensor | None:
+        """Variance of the gate over its squared mean, by quadrature over the gate's quantiles."""
+        with torch.no_grad():
+            log_a = self._log_a(member)
+            mean, square = torch.zeros_like(log_a), torch.zeros_like(log_a)
+            count = 32
+            for index in range(count):
+                quantile = (index + 0.5) / count
+                noise = math.log(quantile / (1 - quantile))
+                gate = self._clip(torch.sigmoid((noise + log_a) / self.beta))
+                mean += gate / count
+                square += gate.square() / count
+            return (square / mean.square().clamp_min(1e-6) - 1).clamp_(0.0, 1e3)
+
+    def dual(self, penalty: Penalty, strength: float) -> tuple[Penalty, float]:
+        return HardConcrete(strength, self.beta, self.gamma, self.zeta), 1.0
+
+    def _log_a(self, member: Member) -> torch.Tensor:
+        return member.learned["log_a"].clamp(-_LARGEST, _LARGEST)
+
+    def _clip(self, gate: torch.Tensor) -> torch.Tensor:
+        return (gate * (self.zeta - self.gamma) + self.gamma).clamp(0.0, 1.0)
+
+    def _gate(self, member: Member) -> torch.Tensor:
+        return self._clip(torch.sigmoid(self._log_a(member)))
