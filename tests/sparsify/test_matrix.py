@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from sparsify_matrix import METHODS, MODELS, STEPS, start
 
 from obverse.errors import InvalidArgumentError
-
-from sparsify_matrix import METHODS, MODELS, STEPS, start
 
 
 @pytest.mark.parametrize("method", METHODS)

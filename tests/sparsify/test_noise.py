@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from obverse import Sparsifier
-from obverse.errors import InvalidArgumentError
 from obverse.sparsify import Rule
 
 LAYERS = {

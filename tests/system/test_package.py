@@ -37,16 +37,20 @@ def test_importing_obverse_is_light() -> None:
     loaded = modules_after("import obverse; obverse.__version__; dir(obverse)")
     assert loaded.isdisjoint({"torch", "sklearn", "matplotlib", "datasets", "accelerate", "numpy", "typer"})
     assert modules_after("import obverse.penalties, obverse.duality").isdisjoint(
-        {"torch", "sklearn", "matplotlib", "datasets", "accelerate"}
+        {"torch", "sklearn", "matplotlib", "datasets", "accelerate", "optuna"}
     )
-    assert modules_after("import obverse.sparsify").isdisjoint({"sklearn", "matplotlib", "datasets", "accelerate"})
+    assert modules_after("import obverse.sparsify").isdisjoint(
+        {"sklearn", "matplotlib", "datasets", "accelerate", "optuna"}
+    )
 
 
 def test_the_command_line_starts_without_the_heavy_parts() -> None:
     done = subprocess.run([sys.executable, "-m", "obverse.cli", "--help"], capture_output=True, text=True, check=True)
-    for command in ("sparsify", "duality", "penalties"):
+    for command in ("sparsify", "compare", "duality", "penalties"):
         assert command in done.stdout
-    assert modules_after("import obverse.cli").isdisjoint({"torch", "sklearn", "matplotlib", "datasets", "accelerate"})
+    assert modules_after("import obverse.cli").isdisjoint(
+        {"torch", "sklearn", "matplotlib", "datasets", "accelerate", "optuna"}
+    )
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -96,3 +96,17 @@ class TestFactory:
             build_model("nets_of_mine:fixed", (4,), 5)
         with pytest.raises(InvalidArgumentError, match="cannot take inputs"):
             build_model("nets_of_mine:fixed", (9,), 3)
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_width_scales_the_hidden_layers(name):
+    full, half, least = (build_model(name, (1, 16, 16), 7, width) for width in (1.0, 0.5, 1e-6))
+    assert [p.shape for p in full.parameters()] == [p.shape for p in build_model(name, (1, 16, 16), 7).parameters()]
+    sizes = [sum(p.numel() for p in model.parameters()) for model in (full, half, least)]
+    assert sizes[0] > 1.9 * sizes[1] > sizes[2]
+    assert all(model(torch.zeros(2, 1, 16, 16)).shape == (2, 7) for model in (half, least))
+
+
+def test_a_factory_needs_the_keyword_for_another_width(package):
+    with pytest.raises(InvalidArgumentError, match="takes no keyword 'width'"):
+        build_model("nets_of_mine:fixed", (4,), 3, 0.5)

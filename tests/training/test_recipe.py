@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from obverse.errors import InvalidArgumentError, UnknownNameError
 from obverse.training import Recipe, parse_budget, read_recipe
@@ -50,7 +51,7 @@ def test_round_trip(tmp_path, fields):
         ({"budget": 1.0}, "out of range"),
         ({"budget": None}, "budget .* or a strength"),
         ({"budget": 0.9, "strength": 1e-3}, "not both"),
-        ({"face": "prox"}, "'face'.*'proximal'"),
+        ({"face": "prox"}, "unknown face 'prox'.*'proximal'"),
         ({"model": "lenet5"}, "did you mean 'lenet-5'"),
         ({"penalty": "log-sum:epsilon"}, "name:parameter=number"),
         ({"seed": -1}, "seed"),
@@ -107,3 +108,31 @@ def test_default_folder():
     assert str(Recipe(data="a/b/some data.csv", budget=None, strength=0.5).folder()) == (
         "runs/some-data-mlp-log-sum-proximal-strength-0.5"
     )
+
+
+def test_dense_training_has_no_goal():
+    recipe = Recipe.from_mapping({"face": "none"})
+    assert (recipe.budget, recipe.strength, recipe.penalty) == (None, None, None)
+    assert not {"budget", "strength", "penalty"} & set(recipe.numbers())
+    assert Recipe.from_mapping(yaml.safe_load(recipe.to_yaml())) == recipe
+    assert recipe.but(face="proximal").budget == 0.95
+    assert Recipe().but(face="none", width=0.5).folder().name == "digits-mlp-dense-width-0.5"
+    for name, value in (("budget", 0.5), ("strength", 1.0), ("penalty", "mcp")):
+        with pytest.raises(InvalidArgumentError, match=f"face none trains dense: leave out the {name}"):
+            Recipe.from_mapping({"face": "none", name: value})
+
+
+def test_a_face_with_a_penalty_of_its_own():
+    assert Recipe().penalty.name == "log-sum"
+    assert Recipe(face="learned-eta").penalty.name == "log-sum"
+    own = Recipe().but(face="hard-concrete")
+    assert own.penalty is None
+    assert own.folder().name == "digits-mlp-hard-concrete-0.95"
+    assert own.but(face="reweighted").penalty.name == "log-sum"
+    assert Recipe(penalty="mcp").but(face="reweighted").penalty.name == "mcp"
+
+
+def test_what_is_as_it_always_was_is_not_written():
+    # So that checkpoints from before there was a width still belong to their recipes.
+    assert "width" not in Recipe().numbers()
+    assert Recipe(width=0.5).numbers()["width"] == 0.5

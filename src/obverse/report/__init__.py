@@ -1,4 +1,4 @@
-"""One self-contained page per run, and the picture of a penalty's two faces.
+"""One self-contained page per run or comparison, and the picture of a penalty's two faces.
 
 Nothing here looks at a model: the page is made from the numbers of a run. The page's machinery is loaded on
 the first call, so importing this package costs nothing.
@@ -10,12 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._comparison import write_comparison
     from ._faces import plot_faces
     from ._page import write_report
 
-__all__ = ["plot_faces", "write_report"]
+__all__ = ["plot_faces", "write_comparison", "write_report"]
 
-_HOMES = {"plot_faces": "_faces", "write_report": "_page"}
+_HOMES = {"plot_faces": "_faces", "write_comparison": "_comparison", "write_report": "_page"}
 
 
 def __getattr__(name: str) -> Any:

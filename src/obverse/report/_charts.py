@@ -11,7 +11,7 @@ from ._headline import mean
 from ._plot import Plot, Point, thinned
 from ._record import Record
 from ._scales import Linear, Logarithmic, Scale, finite
-from ._wording import axis_number, number, percent, plural
+from ._wording import axis_number, axis_percent, number, percent, plural
 
 __all__ = ["Figure", "Key", "averaged", "budget_figures", "phases", "training_figures"]
 
@@ -63,7 +63,7 @@ def training_figures(runs: list[Record]) -> list[Figure]:
     figures = []
     for title, series, text in (
         ("Loss", (("train", "train_loss"), ("validation", "validation_loss")), axis_number),
-        ("Error", (("train", "train_error"), ("validation", "validation_error")), _axis_percent),
+        ("Error", (("train", "train_error"), ("validation", "validation_error")), axis_percent),
     ):
         lines = {name: [_series(h, x_key, field) for h in histories] for name, field in series}
         values = [y for group in lines.values() for line in group for _, y in line]
@@ -114,7 +114,7 @@ def budget_figures(runs: list[Record]) -> list[Figure]:
             x_title="step",
             y_title="",
             x_text=axis_number,
-            y_text=_axis_percent,
+            y_text=axis_percent,
         )
         _bands(plot, bands)
         # The target lies under the realized curve, wide and pale: where the budget is met both show.
@@ -202,10 +202,6 @@ def _y_axis(values: Sequence[float | None]) -> Scale:
         if logarithmic is not None:
             return logarithmic
     return Linear.around(known)
-
-
-def _axis_percent(value: float | None) -> str:
-    return "" if value is None else f"{number(100 * value)}%"
 
 
 # The mean of a column over seeds, for the table under the charts.

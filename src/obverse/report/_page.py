@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,9 @@ from ..errors import InvalidArgumentError
 from ._charts import budget_figures, history_table, phases, training_figures
 from ._headline import Headline, mean
 from ._penalty_charts import Survivors, face_figures, final_strength, in_boundary_units, rebuilt, survivors_figure
+from ._provenance import as_yaml, version_rows
 from ._record import Record, as_text
+from ._template import write_page
 from ._wording import MISSING, TIMES, byte_size, count, duration, number, percent, plural
 
 __all__ = ["write_report"]
@@ -23,7 +23,6 @@ __all__ = ["write_report"]
 _MOST_LAYERS = 160
 _MOST_SEEDS = 100
 _MOST_CLASSES = 20
-_MOST_RECIPE = 12_000
 
 
 def write_report(metrics: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
@@ -57,26 +56,12 @@ def write_report(metrics: Mapping[str, Any], path: str | os.PathLike[str]) -> Pa
         raise InvalidArgumentError(
             f"metrics must be a mapping, such as the content of metrics.json, got {type(metrics).__name__}"
         )
-    from jinja2 import Environment, StrictUndefined
-
-    here = files(__package__)
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    template = environment.from_string((here / "page.html.j2").read_text("utf-8"))
-    page = template.render(
-        style=(here / "page.css").read_text("utf-8"),
-        script=(here / "page.js").read_text("utf-8"),
-        **_content(metrics),
-    )
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page, encoding="utf-8", newline="\n")
-    return target
+    return write_page("page.html.j2", _content(metrics), path)
 
 
 def _content(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Everything the template shows."""
-    # Through JSON and back: whatever came in, from here on there are only JSON's own types.
-    record = Record(json.loads(json.dumps(dict(metrics), default=_plain, skipkeys=True)))
+    record = Record.of(metrics)
     runs = record.records("runs")
     headline = Headline.of(record, runs)
     name = record.text("penalty.name", 60)
@@ -109,16 +94,10 @@ def _content(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "seed_rows": [_seed_row(i, run) for i, run in enumerate(runs[:_MOST_SEEDS])],
         "seeds_left_out": max(0, len(runs) - _MOST_SEEDS),
         "command": record.text("command", 4000),
-        "recipe": _yaml(record.get("recipe")),
+        "recipe": as_yaml(record.get("recipe")),
         "facts": _facts(record, headline),
-        "versions": _versions(record),
+        "versions": version_rows(record),
     }
-
-
-def _plain(value: Any) -> Any:
-    """JSON for what JSON does not know: arrays as lists, NumPy numbers as numbers, anything else as text."""
-    listed = getattr(value, "tolist", None)
-    return listed() if callable(listed) else str(value)
 
 
 def _phase_sentence(runs: list[Record]) -> str:
@@ -225,19 +204,6 @@ def _seed_row(i: int, run: Record) -> list[dict[str, Any]]:
     return [{"text": text, "key": -1 if key is None or math.isinf(key) else key} for text, key in cells]
 
 
-def _yaml(recipe: Any) -> str:
-    """The recipe as YAML, in the order it was given; text as it is."""
-    if recipe is None or recipe in ({}, [], ""):
-        return ""
-    if isinstance(recipe, str):
-        text = recipe
-    else:
-        import yaml
-
-        text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=88)
-    return as_text(text.rstrip(), _MOST_RECIPE)
-
-
 def _facts(record: Record, headline: Headline) -> list[tuple[str, str]]:
     """What was trained on what, as name and value; unknown ones are left out."""
     classes = [as_text(name, 40) for name in record.items("data.classes")]
@@ -264,10 +230,3 @@ def _facts(record: Record, headline: Headline) -> list[tuple[str, str]]:
 def _splits(record: Record) -> str:
     sizes = [record.number(f"data.{split}") for split in ("train", "validation", "test")]
     return " · ".join(count(size) for size in sizes) if any(size is not None for size in sizes) else ""
-
-
-def _versions(record: Record) -> list[tuple[str, str]]:
-    found = record.get("versions")
-    if not isinstance(found, dict):
-        return []
-    return [(as_text(k, 40), as_text(v, 60)) for k, v in list(found.items())[:40]]

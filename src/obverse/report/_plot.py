@@ -8,18 +8,41 @@ and in dark mode. There are no ids: any number of charts share a page.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 from typing import final
 
 from ._scales import Scale
 
-__all__ = ["Plot", "thinned"]
+__all__ = ["SHAPES", "Plot", "Spot", "thinned"]
 
 # Side of the nested picture in its own units: fine enough for any screen, and short in the file as integers.
 _SIDE = 4000
 
 Point = tuple[float | None, float | None]
+
+SHAPES = (
+    "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
+    "M-3.7-3.7h7.4v7.4h-7.4z",
+    "M0-5l4.7 8.4h-9.4z",
+    "M0-5.2l5.2 5.2-5.2 5.2-5.2-5.2z",
+    "M0 5l-4.7-8.4h9.4z",
+    "M-1.8-5h3.6v3.2h3.2v3.6h-3.2v3.2h-3.6v-3.2h-3.2v-3.6h3.2z",
+    "M-5.5-2.2h11v4.4h-11z",
+)
+"""Outlines of markers around the origin, in pixels."""
+
+
+@final
+@dataclass(frozen=True)
+class Spot:
+    """A mean at a place, with the half width of its interval where there is one, and what it is in words."""
+
+    x: float | None
+    y: float | None
+    half: float | None
+    text: str
 
 
 def thinned(points: Sequence[Point], most: int) -> Sequence[Point]:
@@ -141,6 +164,30 @@ class Plot:
         if path:
             self._marks.append(_nested(f'<path class="line {tone} {style}" d="{"".join(path)}"/>'))
 
+    def spots(self, spots: Iterable[Spot], tone: str, *, shape: str, shift: float = 0.0) -> None:
+        """Means joined by a thin line, with intervals; moved by ``shift`` pixels, to tell neighbors apart."""
+        placed = [(spot, self.x(spot.x), self.y(spot.y)) for spot in spots]
+        line: list[tuple[float, float]] = []
+        drawn: list[str] = []
+        for spot, a, b in placed:
+            if a is None or b is None or spot.y is None:
+                continue
+            line.append((a, b))
+            if spot.half is not None:
+                low, high = self.y(max(spot.y - spot.half, self.y.low)), self.y(min(spot.y + spot.half, self.y.high))
+                if low is not None and high is not None:
+                    low, high = max(low, 0.0), min(high, 1.0)
+                    drawn.append(
+                        f'<line class="whisker {tone}" x1="{_pct(a)}" x2="{_pct(a)}" '
+                        f'y1="{_pct(1 - low)}" y2="{_pct(1 - high)}"/>'
+                    )
+                    drawn += [_placed(a, end, f'<path class="whisker {tone}" d="M-4 0h8"/>') for end in (low, high)]
+            mark = f'<path class="spot {tone}" d="{shape}"><title>{escape(spot.text)}</title></path>'
+            drawn.append(_placed(a, b, mark))
+        if len(line) > 1:
+            drawn.insert(0, _nested(f'<path class="line thin {tone}" d="{_polyline(line)}"/>'))
+        self._marks.append(f'<g transform="translate({shift:g} 0)">{"".join(drawn)}</g>')
+
     def svg(self) -> str:
         """The chart, to be placed in the page as it is."""
         return (
@@ -152,6 +199,11 @@ class Plot:
 def _pct(share: float) -> str:
     text = f"{100 * share:.2f}".rstrip("0").rstrip(".")
     return f"{'0' if text == '-0' else text}%"
+
+
+def _placed(a: float, b: float, content: str) -> str:
+    """Something drawn in pixels around a point of the plot area."""
+    return f'<svg class="at" x="{_pct(a)}" y="{_pct(1 - b)}">{content}</svg>'
 
 
 def _nested(content: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any, final
@@ -44,6 +45,11 @@ class Record:
     def __init__(self, content: Any) -> None:
         self.content: Mapping[str, Any] = content if isinstance(content, Mapping) else {}
 
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> Record:
+        """Through JSON and back: whatever came in, from here on there are only JSON's own types."""
+        return cls(json.loads(json.dumps(dict(content), default=_plain, skipkeys=True)))
+
     def __bool__(self) -> bool:
         return bool(self.content)
 
@@ -74,3 +80,9 @@ class Record:
 
     def records(self, path: str) -> list[Record]:
         return [Record(item) for item in self.items(path) if isinstance(item, Mapping)]
+
+
+def _plain(value: Any) -> Any:
+    """JSON for what JSON does not know: arrays as lists, NumPy numbers as numbers, anything else as text."""
+    listed = getattr(value, "tolist", None)
+    return listed() if callable(listed) else str(value)

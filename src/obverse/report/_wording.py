@@ -8,6 +8,7 @@ __all__ = [
     "MISSING",
     "TIMES",
     "axis_number",
+    "axis_percent",
     "byte_size",
     "count",
     "duration",
@@ -74,6 +75,11 @@ def count(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return MISSING
     return f"{round(value):,}"
+
+
+def axis_percent(value: float | None) -> str:
+    """A tick label of a fraction, in percent."""
+    return "" if value is None else f"{number(100 * value)}%"
 
 
 def byte_size(value: float | None) -> str:

@@ -158,15 +158,19 @@ def _inputs_of(module: nn.Module) -> Any:
     return None
 
 
+def _wide(inputs: torch.Tensor) -> torch.Tensor:
+    return inputs if inputs.dtype == torch.float64 else inputs.float()
+
+
 def _linear(module: nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
-    return inputs.float().square().reshape(-1, inputs.shape[-1]).mean(0)
+    return _wide(inputs).square().reshape(-1, inputs.shape[-1]).mean(0)
 
 
 def _convolution(module: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     weight: torch.Tensor = module.weight  # type: ignore[assignment]
     dimensions = weight.ndim - 2
     others = [axis for axis in range(inputs.ndim) if axis != inputs.ndim - 1 - dimensions]
-    moments = inputs.float().square().mean(others)
+    moments = _wide(inputs).square().mean(others)
     # Every filter of a group sees that group's channels.
     groups: int = module.groups  # type: ignore[assignment]
     per_filter = moments.reshape(groups, 1, -1).expand(groups, weight.shape[0] // groups, -1)

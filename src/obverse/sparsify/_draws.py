@@ -33,14 +33,14 @@ class Draws:
     def normal(self, like: torch.Tensor) -> torch.Tensor:
         """Standard normal numbers, shaped like ``like``."""
         if torch.compiler.is_compiling():
-            drawn: torch.Tensor = _normal(like, self.number)
+            drawn: torch.Tensor = _normal(like.detach(), self.number)
             return drawn
         return torch.empty_like(like).normal_(generator=self.generator)
 
     def uniform(self, like: torch.Tensor) -> torch.Tensor:
         """Numbers uniform in [0, 1), shaped like ``like``."""
         if torch.compiler.is_compiling():
-            drawn: torch.Tensor = _uniform(like, self.number)
+            drawn: torch.Tensor = _uniform(like.detach(), self.number)
             return drawn
         return torch.empty_like(like).uniform_(generator=self.generator)
 

@@ -26,7 +26,6 @@ __all__ = ["LAWS", "Forward"]
 
 LAWS = ("gaussian", "bernoulli")
 _LOCAL = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_RANKS_APART = 1_000_003
 
 
 class Forward:
@@ -55,10 +54,9 @@ class Forward:
 
     def restart(self, step: int) -> None:
         """Begin the streams of the forward passes that follow ``step``."""
-        ranks = torch.distributed.get_rank() if _distributed() else 0
-        seed = (self._seed * _RANKS_APART + step) % 2**62
-        self._weights.generator.manual_seed(seed)
-        self._activations.generator.manual_seed((seed + (ranks + 1) * 2**40) % 2**62)
+        rank = torch.distributed.get_rank() if _distributed() else 0
+        self._weights.generator.manual_seed(_mixed(self._seed, step, 0))
+        self._activations.generator.manual_seed(_mixed(self._seed, step, 1 + rank))
 
     def attach(self, member: Member) -> None:
         """Let the modules that own the member's parameter see what the face does with it."""
@@ -107,6 +105,17 @@ class Forward:
 
 def _distributed() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _mixed(*parts: int) -> int:
+    """One seed from several numbers, all of whose 32 bits depend on all of them (the finalizer of SplitMix64)."""
+    state = 0
+    for part in parts:
+        state = (state + part + 0x9E3779B97F4A7C15) % 2**64
+        state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
+        state ^= state >> 31
+    return state >> 2
 
 
 class _Hook:

@@ -59,7 +59,8 @@ class _Slices:
     def magnitude(self, weights: torch.Tensor) -> torch.Tensor:
         others = [axis for axis in range(weights.ndim) if axis != self.axis]
         norms: torch.Tensor = torch.linalg.vector_norm(weights, dim=others)
-        return norms / self.size(weights) ** 0.5
+        root: float = self.size(weights) ** 0.5
+        return norms / root
 
     def spread(self, per_group: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         shape = [1] * weights.ndim

@@ -15,7 +15,7 @@ from ._metric import Metric
 __all__ = ["Joined", "learning_rate"]
 
 # How far a logarithm that is learned should be able to travel in the whole run.
-_TRAVEL = 20.0
+_TRAVEL = 8.0
 
 
 class Joined:

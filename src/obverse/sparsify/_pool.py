@@ -22,8 +22,11 @@ _APPLICATIONS = 400
 _WORTH_A_WARNING = 0.01
 # Control of a learned strategy's strength: its logarithm moves by this times the sparsity that is missing, per
 # application, within these bounds around the first one.
-_GAIN = 0.2
-_REACH = (1e-3, 1e4)
+_GAIN = 0.05
+_REACH = (1e-2, 30.0)
+# Share of the run over which a learned strategy under control comes in: a network that has learned nothing yet has
+# nothing to say about what it needs.
+_ENTRANCE = 0.2
 # Stages in which a wide penalty becomes narrow.
 _STAGES = 20
 
@@ -63,6 +66,7 @@ class Pool:
         self.boundary: float | None = None
         self.trajectory = Trajectory()
         self._frozen = False
+        self._overshot = False
         self._total_steps = total_steps
         if every is None:
             every = 1
@@ -105,7 +109,9 @@ class Pool:
         """Set what the loss pays for a learned strategy after ``step``."""
         begin, end = getattr(face, "warmup", (0, 0))
         share = 1.0 if step >= end else max(0.0, (step - begin) / (end - begin))
-        waits = self.budget is not None and self.phase(step) == "warmup"
+        if self.budget is not None and self._total_steps is not None and face.is_controlled:
+            share *= min(1.0, step / (_ENTRANCE * self._total_steps))
+        waits = self._overshot or (self.budget is not None and self.phase(step) == "warmup")
         strength = 0.0 if self._frozen or waits or not math.isfinite(self.strength) else self.strength
         self.coefficient.fill_(share * strength)
 
@@ -176,6 +182,7 @@ class Pool:
             "strength": self.strength,
             "boundary": self.boundary,
             "frozen": self._frozen,
+            "overshot": self._overshot,
             "identity": self.identity(),
             "trajectory": self.trajectory.state_dict(),
         }
@@ -191,6 +198,7 @@ class Pool:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.strength, self._frozen = float(state["strength"]), bool(state["frozen"])
+        self._overshot = bool(state["overshot"])
         if self._frozen:
             self.coefficient.zero_()
         self.boundary = None if state["boundary"] is None else float(state["boundary"])
@@ -223,11 +231,16 @@ class Pool:
         self._record(step)
 
     def _control(self, target: float, face: Face) -> None:
-        """Move the strength of a learned strategy so that it switches off itself what the budget takes."""
+        """Move the strength of a learned strategy so that it switches off itself what the budget takes, and not more.
+
+        What is learned has inertia: where more has fallen than the budget asks for, the strategy costs nothing until
+        the loss has brought it back.
+        """
         fallen = sum(face.fallen(member) * member.parameter.numel() for member in self.members) / self.weights
         if math.isfinite(fallen):
             low, high = (bound * self._first_strength for bound in _REACH)
             self.strength = min(high, max(low, self.strength * math.exp(_GAIN * (target - fallen))))
+            self._overshot = fallen > target
 
     def _freeze(self, face: Face) -> None:
         assert self.budget is not None

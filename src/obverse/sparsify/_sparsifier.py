@@ -251,7 +251,7 @@ class Sparsifier:
         optimizer : torch optimizer, optional
             By default the model's own; the parameters become a group of it, without weight decay.
         lr : float, optional
-            By default the optimizer's, or what lets a logarithm travel by 20 within ``total_steps`` if that is more;
+            By default the optimizer's, or what lets a logarithm travel by 8 within ``total_steps`` if that is more;
             under an optimizer that is not adaptive, divided by the strength that scales the gradient, which is then
             bounded by it.
 
@@ -343,7 +343,7 @@ class Sparsifier:
         handed: list[Handover | None] = []
         for pool in self._pools:
             if not pool.is_frozen:
-                handed += [_handover(before, member, pool.strength) for member in pool.members]
+                handed += [_handover(before, member, pool) for member in pool.members]
         open_members = [member for pool in self._pools if not pool.is_frozen for member in pool.members]
         handed_to = dict(zip(map(id, open_members), handed, strict=True))
         learned = list(self.parameters())
@@ -704,10 +704,11 @@ class Sparsifier:
             )
 
     def _check_finite(self) -> None:
-        norms = torch._foreach_norm([local(parameter.detach()) for _, parameter in self._watched], math.inf)
+        watched = [*self.named_parameters(), *self._watched]
+        norms = torch._foreach_norm([local(parameter.detach()) for _, parameter in watched], math.inf)
         if bool(torch.stack([norm.float() for norm in norms]).isfinite().all()):
             return
-        for (name, parameter), norm in zip(self._watched, norms, strict=True):
+        for (name, parameter), norm in zip(watched, norms, strict=True):
             if not math.isfinite(float(norm)):
                 gradient = parameter.grad
                 cause = (
@@ -767,9 +768,12 @@ def _penalty_of(face: Face, penalty: str | Penalty | None) -> Penalty | None:
     return own if given is None else given
 
 
-def _handover(face: Face, member: Member, strength: float) -> Handover | None:
-    variance = face.variance(member, strength)
-    return None if variance is None else Handover(variance, strength)
+def _handover(face: Face, member: Member, pool: Pool) -> Handover | None:
+    variance = face.variance(member, pool.strength)
+    if variance is None:
+        return None
+    strength = face.dual(member.penalty, pool.strength)[1] if pool.budget is None else pool.strength
+    return Handover(variance, strength)
 
 
 def _check_strength(value: float) -> None:

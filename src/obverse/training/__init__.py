@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from ._batches import Batches
+from ._compare import compare, compare_folder
+from ._compare_table import comparison_table
 from ._interrupt import InterruptedRunError, StopRequest
 from ._models import MODELS, ResNet20, build_model, lenet_5, lenet_300_100, mlp, resnet20
 from ._recipe import PenaltyChoice, Recipe, parse_budget, read_recipe
 from ._samples import Samples, Source
 from ._sources import SOURCES, read_source
 from ._split import Data, split_source
+from ._storage import hide_password
 from ._study import run_recipe
 from ._table import results_table
 from ._trainer import Trainer
@@ -27,6 +30,10 @@ __all__ = [
     "StopRequest",
     "Trainer",
     "build_model",
+    "compare",
+    "compare_folder",
+    "comparison_table",
+    "hide_password",
     "lenet_5",
     "lenet_300_100",
     "mlp",

@@ -5,15 +5,23 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import ObverseError
 
-__all__ = ["InterruptedRunError", "StopRequest"]
+__all__ = ["Asking", "InterruptedRunError", "StopRequest"]
 
 
 class InterruptedRunError(ObverseError, KeyboardInterrupt):
     """A run was asked to stop; its checkpoint resumes to the result of an uninterrupted run."""
+
+
+class Asking(Protocol):
+    """Whatever may ask a run to stop."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether it does."""
 
 
 class StopRequest:

@@ -18,16 +18,21 @@ from ..errors import InvalidArgumentError, UnknownNameError
 __all__ = ["MODELS", "ResNet20", "build_model", "is_factory", "lenet_5", "lenet_300_100", "mlp", "resnet20"]
 
 
-def mlp(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    """Two hidden layers: 128 and 64 units up to 256 inputs, 256 and 128 beyond."""
+def mlp(input_shape: tuple[int, ...], num_classes: int, width: float = 1.0) -> nn.Module:
+    """Two hidden layers: 128 and 64 units up to 256 inputs, 256 and 128 beyond; ``width`` times as many."""
     inputs = math.prod(input_shape)
-    width = 128 if inputs <= 256 else 256
-    return _perceptron(inputs, (width, width // 2), num_classes)
+    units = 128 if inputs <= 256 else 256
+    return _perceptron(inputs, (scaled(units, width), scaled(units // 2, width)), num_classes)
 
 
-def lenet_300_100(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    """LeNet-300-100 (LeCun et al., 1998): two hidden layers of 300 and 100 units."""
-    return _perceptron(math.prod(input_shape), (300, 100), num_classes)
+def lenet_300_100(input_shape: tuple[int, ...], num_classes: int, width: float = 1.0) -> nn.Module:
+    """LeNet-300-100 (LeCun et al., 1998): two hidden layers of 300 and 100 units; ``width`` times as many."""
+    return _perceptron(math.prod(input_shape), (scaled(300, width), scaled(100, width)), num_classes)
+
+
+def scaled(units: int, width: float) -> int:
+    """``width`` times as many units, at least one."""
+    return max(1, round(width * units))
 
 
 def _perceptron(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Module:
@@ -38,23 +43,27 @@ def _perceptron(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Module
     return nn.Sequential(*layers, nn.Linear(inputs, outputs))
 
 
-def lenet_5(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    """LeNet-5 in Caffe's form: 20-50-800-500 for images of 28x28. Convolutions pad images under 16 pixels."""
-    channels, height, width = _image(input_shape, "lenet-5", 4)
-    padding = 2 if min(height, width) < 16 else 0
+def lenet_5(input_shape: tuple[int, ...], num_classes: int, width: float = 1.0) -> nn.Module:
+    """LeNet-5 in Caffe's form: 20-50-800-500 for images of 28x28; channels and units times ``width``.
+
+    Convolutions pad images under 16 pixels.
+    """
+    channels, tall, wide = _image(input_shape, "lenet-5", 4)
+    padding = 2 if min(tall, wide) < 16 else 0
+    first, second, units = (scaled(size, width) for size in (20, 50, 500))
 
     def side(length: int) -> int:
         return ((length + 2 * padding - 4) // 2 + 2 * padding - 4) // 2
 
     return nn.Sequential(
-        nn.Conv2d(channels, 20, 5, padding=padding),
+        nn.Conv2d(channels, first, 5, padding=padding),
         nn.MaxPool2d(2),
-        nn.Conv2d(20, 50, 5, padding=padding),
+        nn.Conv2d(first, second, 5, padding=padding),
         nn.MaxPool2d(2),
         nn.Flatten(),
-        nn.Linear(50 * side(height) * side(width), 500),
+        nn.Linear(second * side(tall) * side(wide), units),
         nn.ReLU(),
-        nn.Linear(500, num_classes),
+        nn.Linear(units, num_classes),
     )
 
 
@@ -82,18 +91,21 @@ class ResNet20(nn.Module):
     channels : int
         Channels of the input images.
     num_classes : int
+    width : float
+        Factor on the channels of every layer, which are 16, 32 and 64.
     """
 
-    def __init__(self, channels: int, num_classes: int) -> None:
+    def __init__(self, channels: int, num_classes: int, width: float = 1.0) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(16)
+        a, b, c = (scaled(size, width) for size in (16, 32, 64))
+        self.conv = nn.Conv2d(channels, a, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(a)
         self.blocks = nn.Sequential(
-            *(_Block(16, 16, 1) for _ in range(3)),
-            *(_Block(16 if i == 0 else 32, 32, 2 if i == 0 else 1) for i in range(3)),
-            *(_Block(32 if i == 0 else 64, 64, 2 if i == 0 else 1) for i in range(3)),
+            *(_Block(a, a, 1) for _ in range(3)),
+            *(_Block(a if i == 0 else b, b, 2 if i == 0 else 1) for i in range(3)),
+            *(_Block(b if i == 0 else c, c, 2 if i == 0 else 1) for i in range(3)),
         )
-        self.head = nn.Linear(64, num_classes)
+        self.head = nn.Linear(c, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -105,12 +117,12 @@ class ResNet20(nn.Module):
         return scores
 
 
-def resnet20(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+def resnet20(input_shape: tuple[int, ...], num_classes: int, width: float = 1.0) -> nn.Module:
     """`ResNet20` for images of this shape."""
-    return ResNet20(_image(input_shape, "resnet20", 4)[0], num_classes)
+    return ResNet20(_image(input_shape, "resnet20", 4)[0], num_classes, width)
 
 
-MODELS: dict[str, Callable[[tuple[int, ...], int], nn.Module]] = {
+MODELS: dict[str, Callable[[tuple[int, ...], int, float], nn.Module]] = {
     "mlp": mlp,
     "lenet-300-100": lenet_300_100,
     "lenet-5": lenet_5,
@@ -123,7 +135,7 @@ def is_factory(name: str) -> bool:
     return ":" in name
 
 
-def build_model(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+def build_model(name: str, input_shape: tuple[int, ...], num_classes: int, width: float = 1.0) -> nn.Module:
     """Build a model by name and check that it fits the data.
 
     Parameters
@@ -134,6 +146,8 @@ def build_model(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn
     input_shape : tuple of int
         Shape of one input.
     num_classes : int
+    width : float
+        Factor on the sizes of the hidden layers; a factory is given it as a keyword where it is not 1.
 
     Raises
     ------
@@ -142,10 +156,10 @@ def build_model(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn
         module does not map (rows, \\*input_shape) to (rows, num_classes).
     """
     if name in MODELS:
-        return MODELS[name](input_shape, num_classes)
+        return MODELS[name](input_shape, num_classes, width)
     if not is_factory(name):
         raise UnknownNameError("model", name, MODELS)
-    model = _call_factory(name, input_shape, num_classes)
+    model = _call_factory(name, input_shape, num_classes, width)
     training = model.training
     model.eval()
     try:
@@ -162,7 +176,7 @@ def build_model(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn
     return model
 
 
-def _call_factory(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+def _call_factory(name: str, input_shape: tuple[int, ...], num_classes: int, width: float) -> nn.Module:
     module_name, _, attribute = name.partition(":")
     here = str(Path.cwd())
     sys.path.insert(0, here)
@@ -175,6 +189,11 @@ def _call_factory(name: str, input_shape: tuple[int, ...], num_classes: int) -> 
     if not callable(factory):
         raise InvalidArgumentError(f"{name} is not callable; give a function that returns a torch.nn.Module")
     offered = _accepted(factory, name, {"input_shape": input_shape, "num_classes": num_classes})
+    if width != 1:
+        # A keyword it has for a purpose of its own is left alone until someone asks for another width.
+        if not _accepted(factory, name, {**offered, "width": width}).keys() - offered.keys():
+            raise InvalidArgumentError(f"model {name} has one width only: its factory takes no keyword 'width'")
+        offered["width"] = width
     try:
         model = factory(**offered)
     except (Exception, SystemExit) as error:

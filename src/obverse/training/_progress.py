@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ._trainer import Trainer
 
-__all__ = ["ProgressDisplay"]
+__all__ = ["Display", "ProgressDisplay", "epoch_state"]
 
 _MOST_LINES = 20
+
+
+class Display(Protocol):
+    """What a run tells while it trains."""
+
+    def start(self, trainer: Trainer) -> None:
+        """A run begins, or goes on from its checkpoint."""
+
+    def step(self, trainer: Trainer, loss: float) -> None:
+        """A step is done."""
+
+    def epoch(self, trainer: Trainer) -> None:
+        """An epoch is done."""
 
 
 class ProgressDisplay:
@@ -20,22 +33,21 @@ class ProgressDisplay:
 
     Parameters
     ----------
-    console : rich.console.Console
-    enabled : bool
-        False on all processes but the first.
+    console : rich.console.Console, optional
+        By default nothing is shown.
     """
 
-    def __init__(self, console: Console, enabled: bool = True) -> None:
-        self._console, self._enabled = console, enabled
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = Console(quiet=True) if console is None else console
         self._bar: Progress | None = None
         self._task: Any = None
-        if enabled and console.is_terminal:
+        if self._console.is_terminal and not self._console.quiet:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
                 TextColumn("{task.fields[state]}"),
                 TimeRemainingColumn(compact=True),
-                console=console,
+                console=self._console,
             )
 
     def __enter__(self) -> ProgressDisplay:
@@ -68,12 +80,7 @@ class ProgressDisplay:
 
     def epoch(self, trainer: Trainer) -> None:
         """An epoch is done."""
-        entry = trainer.history[-1]
-        state = (
-            f"epoch {entry['epoch']}/{trainer.epochs}  loss {entry['train_loss']:.4f}  "
-            f"validation {1 - entry['validation_error']:.2%}  sparsity {entry['sparsity']:.2%}  "
-            f"strength {entry['strength']:.2e}  {entry['phase']}"
-        )
+        entry, state = trainer.history[-1], epoch_state(trainer)
         if self._bar is not None:
             self._bar.update(self._task, state=state)
             return
@@ -82,5 +89,14 @@ class ProgressDisplay:
             self._line(f"seed {trainer.seed}  {state}")
 
     def _line(self, text: str) -> None:
-        if self._enabled:
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def epoch_state(trainer: Trainer) -> str:
+    """The last epoch in one line."""
+    entry = trainer.history[-1]
+    return (
+        f"epoch {entry['epoch']}/{trainer.epochs}  loss {entry['train_loss']:.4f}  "
+        f"validation {1 - entry['validation_error']:.2%}  sparsity {entry['sparsity']:.2%}  "
+        f"strength {entry['strength']:.2e}  {entry['phase']}"
+    )

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import InvalidArgumentError, UnknownNameError
+from ._faces import face_names, takes_penalty
 from ._models import MODELS, is_factory
 from ._sources import source_name
 
@@ -60,6 +61,12 @@ def parse_penalty(given: object) -> object:
     return {"name": name.strip(), "parameters": parameters}
 
 
+def _known_face(face: str) -> str:
+    if face not in face_names():
+        raise UnknownNameError("face", face, face_names())
+    return face
+
+
 class PenaltyChoice(BaseModel):
     """A penalty by name, with parameters where they differ from its defaults."""
 
@@ -72,9 +79,9 @@ class PenaltyChoice(BaseModel):
 class Recipe(BaseModel):
     """What to train on what, and how.
 
-    Every field has a default. Exactly one of ``budget`` and ``strength`` holds; giving a strength clears the
-    default budget. ``epochs`` and ``threads`` left empty are decided from the data and the model, and the
-    recipe that a run writes has the values it used.
+    Every field has a default. Exactly one of ``budget`` and ``strength`` holds (with the face ``none``, neither);
+    giving a strength clears the default budget. ``epochs`` and ``threads`` left empty are decided from the data and
+    the model, and the recipe that a run writes has the values it used.
 
     Attributes
     ----------
@@ -84,10 +91,14 @@ class Recipe(BaseModel):
         Label column of a table.
     model : str
         ``mlp``, ``lenet-300-100``, ``lenet-5``, ``resnet20`` or ``package.module:factory``.
-    penalty : PenaltyChoice
-        Also given as ``"log-sum"`` or ``"log-sum:epsilon=0.1"``.
+    width : float
+        Factor on the units and channels of a named model's hidden layers; a factory is given it as a keyword
+        where it is not 1.
+    penalty : PenaltyChoice or None
+        Also given as ``"log-sum"`` or ``"log-sum:epsilon=0.1"``. Left empty, it is the one that the face implies,
+        or ``log-sum``.
     face, groups : str
-        As `obverse.Sparsifier` takes them.
+        As `obverse.Sparsifier` takes them; the face ``none`` trains without it, dense.
     budget : float or None
         Sparsity at the end, strictly between 0 and 1; also ``"95%"`` or ``"20x"``.
     strength : float or None
@@ -121,8 +132,9 @@ class Recipe(BaseModel):
     data: str = "digits"
     target: str | None = None
     model: str = "mlp"
-    penalty: Annotated[PenaltyChoice, BeforeValidator(parse_penalty)] = PenaltyChoice(name="log-sum")
-    face: Literal["proximal", "reweighted", "dropout"] = "proximal"
+    width: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    penalty: Annotated[PenaltyChoice, BeforeValidator(parse_penalty)] | None = None
+    face: Annotated[str, AfterValidator(_known_face)] = "proximal"
     groups: str = "weights"
     budget: Annotated[float, BeforeValidator(parse_budget)] | None = 0.95
     strength: float | None = Field(default=None, ge=0, allow_inf_nan=False)
@@ -151,7 +163,12 @@ class Recipe(BaseModel):
         if not isinstance(fields, Mapping):
             return fields
         fields = dict(fields)
-        if fields.get("strength") is not None:
+        if fields.get("face") == "none":
+            for name in ("penalty", "budget", "strength"):
+                if fields.get(name) is not None:
+                    raise InvalidArgumentError(f"face none trains dense: leave out the {name}, or name another face")
+            fields["budget"] = None
+        elif fields.get("strength") is not None:
             if fields.get("budget") is not None:
                 raise InvalidArgumentError("give a budget or a strength, not both: a budget finds its own strength")
             fields["budget"] = None
@@ -160,9 +177,11 @@ class Recipe(BaseModel):
         return fields
 
     @model_validator(mode="after")
-    def _known_model(self) -> Recipe:
+    def _complete(self) -> Recipe:
         if self.model not in MODELS and not is_factory(self.model):
             raise UnknownNameError("model", self.model, MODELS)
+        if self.penalty is None and takes_penalty(self.face):
+            self.penalty = PenaltyChoice(name="log-sum")
         return self
 
     @classmethod
@@ -180,8 +199,18 @@ class Recipe(BaseModel):
             raise _one_line(error) from None
 
     def but(self, **changes: Any) -> Recipe:
-        """The same recipe with some fields changed; a new goal (budget or strength) replaces the old."""
+        """The same recipe with some fields changed.
+
+        A new goal (budget or strength) replaces the old, and a new face that implies a penalty, the old penalty.
+        """
         fields = self.model_dump()
+        face = changes.get("face", self.face)
+        if face != self.face and face in face_names() and not takes_penalty(face):
+            fields["penalty"] = None
+        if face == "none":
+            fields["budget"] = fields["strength"] = None
+        elif self.face == "none" and changes.get("strength") is None:
+            fields["budget"] = type(self).model_fields["budget"].default
         if changes.get("strength") is not None and changes.get("budget") is None:
             fields["budget"] = None
         if changes.get("budget") is not None and changes.get("strength") is None:
@@ -218,8 +247,13 @@ class Recipe(BaseModel):
     def numbers(self) -> dict[str, Any]:
         """Plain fields that decide the numbers of a run."""
         fields = self.model_dump(exclude={"out"})
-        # The goal that does not hold is left out, so that what is written reads back.
-        del fields["budget" if self.strength is not None else "strength"]
+        # What does not hold is left out, so that what is written reads back; and what is as it always was, so that
+        # an older checkpoint still belongs to its recipe.
+        for name in ("budget", "strength", "penalty"):
+            if fields[name] is None:
+                del fields[name]
+        if self.width == 1:
+            del fields["width"]
         return fields
 
     def folder(self) -> Path:
@@ -229,9 +263,14 @@ class Recipe(BaseModel):
                 return Path(self.out).expanduser()
             except RuntimeError as error:
                 raise InvalidArgumentError(f"output folder {self.out}: there is no such home") from error
-        goal = f"{self.budget:g}" if self.budget is not None else f"strength-{self.strength:g}"
         model = re.sub(r"[^\w.-]+", "-", self.model)
-        parts = (source_name(self.data), model, self.penalty.name, self.face, goal)
+        parts = [source_name(self.data), model]
+        if self.face == "none":
+            parts += ["dense", *([] if self.width == 1 else [f"width-{self.width:g}"])]
+        else:
+            penalty = [] if self.penalty is None else [self.penalty.name]
+            parts += [*penalty, self.face]
+            parts.append(f"{self.budget:g}" if self.budget is not None else f"strength-{self.strength:g}")
         return Path("runs") / "-".join(parts)
 
 

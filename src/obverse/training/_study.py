@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,11 @@ from rich.console import Console
 from .. import __version__
 from ..errors import InvalidArgumentError
 from ._checkpoint import read_checkpoint, read_json, write_atomically, write_json
-from ._interrupt import InterruptedRunError, StopRequest
-from ._models import build_model
+from ._faces import own_penalty
+from ._interrupt import Asking, InterruptedRunError, StopRequest
+from ._machine import accelerator_of, decided, torch_settings
 from ._penalty import build_penalty, penalty_parameters
-from ._progress import ProgressDisplay
+from ._progress import Display, ProgressDisplay
 from ._recipe import Recipe
 from ._record import plain_json, run_record, summary, versions
 from ._sources import read_source
@@ -28,16 +28,11 @@ from ._split import Data, split_source
 from ._trackers import check_tracker, tracking
 from ._trainer import Trainer, identity, same_recipe
 
-__all__ = ["run_recipe"]
+__all__ = ["read_data", "run_recipe", "run_seeds"]
 
 _FILES = ("model.safetensors", "metrics.json", "recipe.yaml", "report.html", "history.csv")
 _FOLDERS = ("checkpoint", "tensorboard")
 _STATE, _RESULT = Path("checkpoint/state.pt"), Path("checkpoint/result.json")
-# Enough steps for the ramp of a budget to be gentle, within bounds that keep small data short.
-_STEPS = 2500
-_FEWEST_EPOCHS, _MOST_EPOCHS = 20, 200
-_SMALL_MODEL = 300_000
-_MOST_THREADS = 8
 
 
 def run_recipe(
@@ -77,18 +72,43 @@ def run_recipe(
     NonFiniteError
         When the loss is NaN or infinite.
     """
+    seeds = range(recipe.seed, recipe.seed + recipe.seeds)
+    display = ProgressDisplay(console or Console(quiet=True))
+    return run_seeds(recipe, seeds, display, StopRequest(), resume=resume, overwrite=overwrite, command=command)
+
+
+def read_data(recipe: Recipe) -> Data:
+    """What a recipe trains on, split as all of its seeds share it."""
+    source = read_source(recipe.data, recipe.target)
+    return split_source(source, recipe.validation_fraction, recipe.test_fraction, recipe.seed)
+
+
+def run_seeds(
+    recipe: Recipe,
+    seeds: range,
+    display: AbstractContextManager[Display],
+    stop: AbstractContextManager[Asking],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    command: str = "",
+    data: Data | None = None,
+) -> dict[str, Any]:
+    """`run_recipe` for some of a recipe's seeds, with a display and a stop request of the caller's.
+
+    Both are entered once nothing can refuse the run any more; ``nullcontext`` keeps what is entered already.
+    ``data`` is what `read_data` gives, where the caller has it already.
+    """
     folder = recipe.folder()
     with _disk(folder):
         _check_folder(folder, resume, overwrite)
-    accelerator = _accelerator(recipe)
-    data = split_source(
-        read_source(recipe.data, recipe.target), recipe.validation_fraction, recipe.test_fraction, recipe.seed
-    )
-    with _torch_settings():
-        recipe = _decided(recipe, data, accelerator.num_processes)
+    accelerator = accelerator_of(recipe)
+    if data is None:
+        data = read_data(recipe)
+    with torch_settings():
+        recipe = decided(recipe, data, accelerator.num_processes)
         torch.set_num_threads(recipe.threads or 1)
         data = data.to(accelerator.device)
-        seeds = range(recipe.seed, recipe.seed + recipe.seeds)
         # Whatever the model, the penalty, the groups or an earlier run refuse comes up here, with the folder untouched.
         finished = _finished_runs(folder, seeds, recipe, data) if resume else {}
         left = [seed for seed in seeds if seed not in finished]
@@ -100,20 +120,19 @@ def run_recipe(
             with _disk(folder):
                 _open_folder(folder, seeds, recipe, overwrite)
         accelerator.wait_for_everyone()
-        display = ProgressDisplay(console or Console(quiet=True), accelerator.is_main_process)
         runs: list[dict[str, Any]] = []
-        with StopRequest() as stop, display:
+        with stop as asking, display if accelerator.is_main_process else ProgressDisplay() as shown:
             for seed in seeds:
                 run = finished.get(seed)
                 if run is None:
-                    if stop.asked:
+                    if asking.asked:
                         raise InterruptedRunError(f"interrupted before seed {seed}")
                     if first is not None and first.seed == seed:
                         trainer = first
                     else:
                         stored = _stored(folder, seeds, seed, resume)
-                        trainer = _trainer(recipe, data, seed, _accelerator(recipe), stored)
-                    run = _run(trainer, _place(folder, seeds, seed), display, stop)
+                        trainer = _trainer(recipe, data, seed, accelerator_of(recipe), stored)
+                    run = _run(trainer, _place(folder, seeds, seed), shown, asking)
                     trainer.accelerator.free_memory()
                 runs.append(run)
         metrics = plain_json(_metrics(recipe, data, runs, command))
@@ -131,7 +150,7 @@ def _trainer(recipe: Recipe, data: Data, seed: int, accelerator: Any, stored: Pa
     return trainer
 
 
-def _run(trainer: Trainer, place: Path, display: ProgressDisplay, stop: StopRequest) -> dict[str, Any]:
+def _run(trainer: Trainer, place: Path, display: Display, stop: Asking) -> dict[str, Any]:
     """Train one seed and write its own folder."""
     checkpoint = place / _STATE
     display.start(trainer)
@@ -306,59 +325,18 @@ def _metrics(recipe: Recipe, data: Data, runs: list[dict[str, Any]], command: st
             "parameters": runs[0]["parameters"],
             "weights": sum(layer["weights"] for layer in runs[0]["layers"]),
         },
-        "penalty": {
-            "name": recipe.penalty.name,
-            "parameters": penalty_parameters(build_penalty(recipe.penalty)),
-        },
+        "penalty": _penalty(recipe),
         "runs": runs,
         "summary": summary(runs),
     }
 
 
-# ---------------------------------------------------------------------------------------------- the machine
-def _accelerator(recipe: Recipe) -> Any:
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    if not torch.distributed.is_initialized():
-        # Accelerate keeps one device and precision per process; an earlier study may have had others.
-        AcceleratorState._reset_state(reset_partial_state=True)
-    precision = "no" if recipe.precision == "fp32" else recipe.precision
-    try:
-        return Accelerator(mixed_precision=precision, cpu=recipe.device == "cpu")
-    except ValueError as error:
-        raise InvalidArgumentError(f"precision {recipe.precision}: {error}") from error
-
-
-@contextmanager
-def _torch_settings() -> Iterator[None]:
-    """Repeatable kernels while a study runs, and everything as it was afterwards."""
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    threads = torch.get_num_threads()
-    try:
-        with (
-            torch.random.fork_rng(devices),
-            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
-        ):
-            yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _decided(recipe: Recipe, data: Data, processes: int) -> Recipe:
-    """The recipe with the fields that were left open filled in, so that what is written repeats the run."""
-    epochs, threads = recipe.epochs, recipe.threads
-    if epochs is None:
-        per_epoch = math.ceil(len(data.train) / recipe.batch_size)
-        epochs = min(max(math.ceil(_STEPS / per_epoch), _FEWEST_EPOCHS), _MOST_EPOCHS)
-    if threads is None:
-        model = build_model(recipe.model, data.input_shape, len(data.classes))
-        small = sum(p.numel() for p in model.parameters()) < _SMALL_MODEL
-        dense = not any(isinstance(module, torch.nn.modules.conv._ConvNd) for module in model.modules())
-        # Waking a second thread costs more than a small matrix product.
-        threads = 1 if small and dense else max(1, min(_cores(), _MOST_THREADS) // processes)
-    return recipe.model_copy(update={"epochs": epochs, "threads": threads})
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _penalty(recipe: Recipe) -> dict[str, Any]:
+    """The penalty for the record: the one named, else the one that the face implies."""
+    if recipe.penalty is not None:
+        return {"name": recipe.penalty.name, "parameters": penalty_parameters(build_penalty(recipe.penalty))}
+    # What is pruned at random is pruned by no penalty.
+    own = None if recipe.face == "random" else own_penalty(recipe.face)
+    return (
+        {"name": None, "parameters": {}} if own is None else {"name": own.name, "parameters": penalty_parameters(own)}
+    )

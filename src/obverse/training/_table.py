@@ -12,7 +12,8 @@ __all__ = ["results_table"]
 def results_table(metrics: dict[str, Any]) -> Table:
     """A table of the runs in ``metrics.json``."""
     runs, total = metrics["runs"], metrics["summary"]
-    table = Table(title=f"{metrics['data']['name']}  {metrics['model']['name']}  {metrics['penalty']['name']}")
+    named = (metrics["data"]["name"], metrics["model"]["name"], metrics["penalty"]["name"])
+    table = Table(title="  ".join(name for name in named if name))
     for heading in ("seed", "test error", "sparsity", "nonzeros", "dense", "sparse", "seconds"):
         table.add_column(heading, justify="right", no_wrap=True)
     for run in runs:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import InvalidArgumentError, NonFiniteError
+from ._attach import attach
 from ._batches import Batches, augment_images
 from ._checkpoint import read_checkpoint, write_checkpoint
-from ._interrupt import InterruptedRunError, StopRequest
+from ._interrupt import Asking, InterruptedRunError
 from ._models import build_model
-from ._penalty import build_penalty
 from ._recipe import Recipe
 from ._samples import Samples
 from ._split import Data
@@ -54,15 +54,14 @@ class Trainer:
     ----------
     model : torch.nn.Module
         The plain model.
-    sparsifier : obverse.Sparsifier
+    sparsifier : obverse.Sparsifier or DenseTraining
+        The latter stands in where the recipe trains dense.
     history : list of dict
         One entry per finished epoch.
     step, total_steps : int
     """
 
     def __init__(self, recipe: Recipe, data: Data, seed: int, accelerator: Any) -> None:
-        from ..sparsify import Budget, Sparsifier
-
         if recipe.epochs is None:
             raise InvalidArgumentError("the recipe leaves epochs open; decide them first")
         if recipe.augment != "none" and not data.is_image:
@@ -74,19 +73,13 @@ class Trainer:
         self.total_steps = self.epochs * self.batches.per_epoch
 
         torch.manual_seed(seed)
-        self.model: nn.Module = build_model(recipe.model, data.input_shape, len(data.classes)).to(accelerator.device)
+        classes = len(data.classes)
+        self.model: nn.Module = build_model(recipe.model, data.input_shape, classes, recipe.width)
+        self.model = self.model.to(accelerator.device)
         self.optimizer = _optimizer(recipe, self.model)
-        self.sparsifier = Sparsifier(
-            self.model,
-            self.optimizer,
-            penalty=build_penalty(recipe.penalty),
-            face=recipe.face,
-            groups=recipe.groups,
-            budget=None if recipe.budget is None else Budget(sparsity=recipe.budget),
-            strength=recipe.strength,
-            total_steps=self.total_steps,
-            seed=seed,
-        )
+        self.sparsifier = attach(recipe, self.model, self.optimizer, self.total_steps, seed, len(data.train))
+        # What a face learns may have a rate of its own; the schedule keeps its ratio to that of the weights.
+        self._rates = [group["lr"] / recipe.learning_rate for group in self.optimizer.param_groups]
         # Equal weights on every process, but independent noise in the model's own layers.
         torch.manual_seed(seed + 1_000_003 * self.rank)
         self._forward, self._stepper = accelerator.prepare(self.model, self.optimizer)
@@ -100,7 +93,7 @@ class Trainer:
     def fit(
         self,
         checkpoint: Path | None = None,
-        stop: StopRequest | None = None,
+        stop: Asking | None = None,
         on_step: Callable[[Trainer, float], None] | None = None,
         on_epoch: Callable[[Trainer], None] | None = None,
     ) -> None:
@@ -110,7 +103,7 @@ class Trainer:
         ----------
         checkpoint : Path, optional
             File to keep the state in.
-        stop : StopRequest, optional
+        stop : Asking, optional
             Looked at after every step.
         on_step, on_epoch : callable, optional
             Called with the trainer (and the loss of the step).
@@ -155,8 +148,9 @@ class Trainer:
         rows = self.batches.share(batch).to(data.train.labels.device)
         inputs, labels = data.train.inputs[rows], data.train.labels[rows]
         inputs = augment_images(inputs, recipe.augment, self.seed, self.step, self.rank, self.world, len(batch))
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, self.step, self.total_steps)
+        rate = learning_rate(recipe, self.step, self.total_steps)
+        for group, ratio in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = ratio * rate
         scores = self._forward(data.normalize(inputs)).float()
         fit = functional.cross_entropy(scores, labels, reduction="sum", label_smoothing=recipe.label_smoothing)
         # Gradients are averaged over processes, so each weighs its rows by the number of processes.

@@ -68,9 +68,9 @@ def _evaluate(eta: torch.Tensor, table: torch.Tensor, value: torch.Tensor, slope
     """Write K and dK/d(eta) of a vector."""
     inside = eta.clamp(_SMALLEST, _LARGEST)
     place = inside.log().sub_(_LOW).mul_(_PER_UNIT)
-    piece = place.floor().clamp_(0, table.shape[1] - 1)
+    piece = place.long().clamp_(0, table.shape[1] - 1)  # as integers, where not-a-number is one too
     t = place.sub_(piece)
-    a, b, c, d = table.index_select(1, piece.long())
+    a, b, c, d = table.index_select(1, piece)
     # K by Horner's rule, and its derivative in log eta.
     torch.add(c, d * t, out=value).mul_(t).add_(b).mul_(t).add_(a)
     torch.add(c + c, d.mul_(3) * t, out=slope).mul_(t).add_(b).mul_(_PER_UNIT).div_(inside)

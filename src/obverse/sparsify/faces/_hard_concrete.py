@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, ClassVar, final
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -12,13 +13,15 @@ from ...errors import InvalidArgumentError
 from ...penalties import HardConcrete, Penalty
 from .._budget import is_number
 from .._member import Member
-from ._base import Face, Handover
+from ._base import LARGEST_VARIANCE, Face, Handover
 
 if TYPE_CHECKING:
     from .._forward import Forward
 
 __all__ = ["HardConcreteGates"]
 
+# Gauss and Legendre's nodes and weights on [0, 1].
+_QUADRATURE = [((1 + node) / 2, weight / 2) for node, weight in zip(*np.polynomial.legendre.leggauss(16), strict=True)]
 _LARGEST = 12.0  # bound on log a: beyond it a gate has no gradient left
 
 
@@ -94,18 +97,15 @@ class HardConcreteGates(Face):
             return self._gate(member)
 
     def variance(self, member: Member, strength: float) -> torch.Tensor | None:
-        """Variance of the gate over its squared mean, by quadrature over the gate's quantiles."""
+        """Variance of the gate over its squared mean, from the integrals of P(s > t) and of 2 t P(s > t)."""
         with torch.no_grad():
             log_a = self._log_a(member)
             mean, square = torch.zeros_like(log_a), torch.zeros_like(log_a)
-            count = 32
-            for index in range(count):
-                quantile = (index + 0.5) / count
-                noise = math.log(quantile / (1 - quantile))
-                gate = self._clip(torch.sigmoid((noise + log_a) / self.beta))
-                mean += gate / count
-                square += gate.square() / count
-            return (square / mean.square().clamp_min(1e-6) - 1).clamp_(0.0, 1e3)
+            for node, weight in _QUADRATURE:
+                exceeds = torch.sigmoid(log_a - self.beta * math.log((node - self.gamma) / (self.zeta - node)))
+                mean += weight * exceeds
+                square += 2 * node * weight * exceeds
+            return (square / mean.square() - 1).clamp_(0.0, LARGEST_VARIANCE)
 
     def dual(self, penalty: Penalty, strength: float) -> tuple[Penalty, float]:
         return HardConcrete(strength, self.beta, self.gamma, self.zeta), 1.0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, final
+import math
+from typing import TYPE_CHECKING, ClassVar, final
 
 import torch
 from torch import nn
@@ -26,8 +27,8 @@ class LearnedEta(Face):
     r"""The joint eta-trick: ``loss + (strength / 2) * sum(w**2 / eta + f(eta))`` over the weights and log eta.
 
     f is the dual of the penalty, so that the joint minimum is that of ``loss + strength * penalty``. log eta descends
-    by its gradient in the optimizer; the quadratic term acts on the weights as a shrink by ``eta / (eta + step *
-    strength)`` after the optimizer step, which stays stable however small eta becomes.
+    in the optimizer, by its gradient over the gradient's natural size; the quadratic term acts on the weights as a
+    shrink by ``eta / (eta + step * strength)`` after the optimizer step, stable however small eta becomes.
 
     Parameters
     ----------
@@ -61,12 +62,18 @@ class LearnedEta(Face):
 
     def cost(self, member: Member, strength: torch.Tensor) -> torch.Tensor | None:
         assert member.memory is not None
-        eta = self._eta(member)
-        square = (member.penalized_magnitude() / member.memory).square_()
-        dual: torch.Tensor = _Dual.apply(eta, member.penalty)  # type: ignore[no-untyped-call]
-        cost = member.group_size / 2 * (square / eta + dual).sum()
-        # log eta descends in its own unit, so that one learning rate serves every strength; its minimum is the same.
-        return strength * cost.detach() + (cost - cost.detach())
+        log_eta = member.learned["log_eta"].clamp(-_LARGEST, _LARGEST)
+        with torch.no_grad():
+            eta = log_eta.exp()
+            square = (member.penalized_magnitude() / member.memory).square_()
+            dual, rise = _dual(member.penalty, eta)
+            ridge = square / eta
+            # The derivative in log eta, (rise - ridge) / 2, over its own size: log eta then moves at one rate, whatever
+            # the strength and however small eta is, and rests where the derivative vanishes.
+            direction = (rise - ridge) / (rise + ridge).clamp_min(1e-30)
+            value = member.group_size / 2 * (ridge + dual).sum()
+        moving = (direction * log_eta).sum()
+        return strength * value + (moving - moving.detach())
 
     def descend(self, member: Member, strength: float, steps: int) -> None:
         eta = self._eta(member).detach()
@@ -96,19 +103,10 @@ class LearnedEta(Face):
         return member.learned["log_eta"].clamp(-_LARGEST, _LARGEST).exp()
 
 
-class _Dual(torch.autograd.Function):
-    """f(eta) and its derivative from two values nearby, for penalties that give f as numbers only too."""
-
-    @staticmethod
-    def forward(ctx: Any, eta: torch.Tensor, penalty: Penalty) -> torch.Tensor:
-        apart = 1e-5 if eta.dtype == torch.float64 else 1e-3
-        above, below = penalty.dual(eta * (1 + apart)), penalty.dual(eta * (1 - apart))
-        slope = (above - below) / (2 * apart * eta)
-        ctx.save_for_backward(torch.nan_to_num(slope, nan=0.0, posinf=0.0, neginf=0.0))
-        # The mean of the two is f to the square of their distance.
-        return torch.nan_to_num((above + below) / 2, nan=0.0, posinf=0.0)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        (slope,) = ctx.saved_tensors
-        return gradient * slope, None
+def _dual(penalty: Penalty, eta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """f(eta) and ``eta f'(eta)``, from two values nearby: the dual of some penalties is known as numbers only."""
+    apart = 1e-5 if eta.dtype == torch.float64 else 1e-3
+    above, below = penalty.dual(eta * (1 + apart)), penalty.dual(eta * (1 - apart))
+    # The mean of the two is f to the square of their distance. Beyond the reach of eta f is infinite: no pull upward.
+    value = torch.nan_to_num((above + below) / 2, nan=0.0, posinf=0.0)
+    return value, torch.nan_to_num((above - below) / (2 * apart), nan=0.0, posinf=math.inf).clamp(0.0, 1e30)

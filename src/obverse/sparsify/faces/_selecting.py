@@ -42,9 +42,10 @@ class RandomPruning(Face):
 
     def attach(self, member: Member, forward: Forward, handed: Handover | None) -> None:
         # An even and shuffled rank, so that every tensor loses the same share; zero is never given.
-        magnitude = member.magnitude()
+        magnitude = member.whole(member.magnitude())
         order = torch.randperm(magnitude.numel(), generator=forward.fixed).to(magnitude.device)
-        member.memory = ((order + 1) / max(1, magnitude.numel())).to(magnitude.dtype).reshape(magnitude.shape)
+        rank = ((order + 1) / max(1, magnitude.numel())).to(magnitude.dtype).reshape(magnitude.shape)
+        member.memory = member.part(rank)
 
     def score(self, member: Member) -> torch.Tensor:
         assert member.memory is not None

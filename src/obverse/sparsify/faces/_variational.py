@@ -30,9 +30,9 @@ _TINY = 1e-30
 class VariationalNoise(Face):
     r"""Variational dropout (sparsifying): multiplicative Gaussian noise with a learned variance for every group.
 
-    The weights of a group have independent noise of one common variance. The loss is ``mean loss + strength * KL`` with the exact divergence; at ``strength = 1 / examples`` it is the
-    variational bound. Minimized over the variances it is ``loss + strength * Omega(w / sqrt(strength))`` with the
-    penalty `obverse.penalties.VariationalDropout`.
+    The weights of a group have independent noise of one common variance. The loss is ``mean loss + strength * KL``
+    with the exact divergence; at ``strength = 1 / examples`` it is the variational bound. Minimized over the variances
+    it is ``loss + strength * Omega(w / sqrt(strength))`` with the penalty `obverse.penalties.VariationalDropout`.
 
     Parameters
     ----------
@@ -104,15 +104,11 @@ class VariationalNoise(Face):
         return torch.exp(-self._log_alpha(member))
 
     def spread(self, member: Member, weight: torch.Tensor) -> torch.Tensor | None:
-        if not self.local:
-            return None
-        if self.is_additive:
-            return member.grouping.spread(torch.exp(2 * self._log_sigma(member)), weight).expand_as(weight)
-        return member.grouping.spread(torch.exp(self._log_alpha(member)), weight) * weight.square()
+        return self._square_noise(member, weight) if self.local else None
 
     def shown(self, member: Member, weight: torch.Tensor, forward: Forward) -> torch.Tensor:
         if self.is_additive:
-            deviation = member.grouping.spread(torch.exp(self._log_sigma(member)), weight)
+            deviation = member.grouping.spread(torch.exp(self._log_sigma(member)), weight) * (weight != 0)
             return weight + deviation * forward.normal(weight)
         relative = member.grouping.spread(torch.exp(self._log_alpha(member) / 2), weight)
         return weight * (1 + relative * forward.normal(weight))
@@ -147,3 +143,9 @@ class VariationalNoise(Face):
 
     def _log_alpha(self, member: Member) -> torch.Tensor:
         return member.learned["log_alpha"].clamp(-_LARGEST, _LARGEST)
+
+    def _square_noise(self, member: Member, weight: torch.Tensor) -> torch.Tensor:
+        if self.is_additive:
+            # What a budget has taken is quiet.
+            return member.grouping.spread(torch.exp(2 * self._log_sigma(member)), weight) * (weight != 0)
+        return member.grouping.spread(torch.exp(self._log_alpha(member)), weight) * weight.square()

@@ -1,0 +1,39 @@
+"""Filling the templates of this package: what is given is escaped, what is missing is an error."""
+
+from __future__ import annotations
+
+import os
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+__all__ = ["write_page"]
+
+
+def write_page(template: str, content: dict[str, Any], path: str | os.PathLike[str]) -> Path:
+    """Write one page with the style and the script inside; missing folders are made.
+
+    Parameters
+    ----------
+    template : str
+        Name of a file of this package.
+    content : dict
+        What the template shows.
+    path : path-like
+    """
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    here = files(__package__)
+    environment = Environment(
+        loader=FunctionLoader(lambda name: (here / name).read_text("utf-8")),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    style, script = ((here / name).read_text("utf-8") for name in ("page.css", "page.js"))
+    page = environment.get_template(template).render(style=style, script=script, **content)
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(page, encoding="utf-8", newline="\n")
+    return target

@@ -1,0 +1,64 @@
+"""One process of a data-parallel run: trains on its half of every batch and saves what it ends with.
+
+python sparsify_processes.py ddp|fsdp|one METHOD RANK WORLD FOLDER
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from sparsify_matrix import METHODS
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from obverse import Budget, Sparsifier
+
+STEPS = 12
+
+
+def main(kind: str, method: str, rank: int, world: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    if world > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=world)
+    torch.manual_seed(0)
+    model: nn.Module = nn.Sequential(nn.Linear(10, 15), nn.ReLU(), nn.Linear(15, 6), nn.ReLU(), nn.Linear(6, 3))
+    wrapped = model
+    if kind == "fsdp":
+        from torch.distributed.fsdp import fully_shard
+
+        for layer in model:
+            if isinstance(layer, nn.Linear):
+                fully_shard(layer, mesh=dist.init_device_mesh("cpu", (world,)))
+        fully_shard(model, mesh=dist.init_device_mesh("cpu", (world,)))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    sparsifier = Sparsifier(model, optimizer, budget=Budget(0.7), total_steps=STEPS, every=1, **METHODS[method])
+    sparsifier.join()
+    if kind == "ddp":
+        wrapped = DistributedDataParallel(model)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(STEPS):
+        inputs = torch.randn(16, 10, generator=generator)
+        labels = torch.randint(0, 3, (16,), generator=generator)
+        inputs, labels = inputs[rank::world], labels[rank::world]
+        loss = F.cross_entropy(wrapped(inputs), labels) + sparsifier.penalty()
+        loss.backward()
+        optimizer.step()
+        sparsifier.step()
+        optimizer.zero_grad()
+    sparsifier.finish()
+    ended: dict[str, Any] = {
+        name: p.full_tensor() if hasattr(p, "full_tensor") else p for name, p in model.state_dict().items()
+    }
+    torch.save({name: p.detach().clone() for name, p in ended.items()}, folder / f"{kind}-{rank}.pt")
+    (folder / f"{kind}-{rank}.txt").write_text(f"{sparsifier.sparsity!r} {sparsifier.layers()!r}")
+    if world > 1:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5]))

@@ -1,0 +1,163 @@
+"""What surrounds a training step in real life: compilers, precision, accumulation, averages, processes."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from sparsify_matrix import METHODS, MODELS, STEPS, Run, start
+
+HERE = Path(__file__).parent
+LEARNED = ["variational", "hard-concrete", "concrete-dropout", "learned-eta"]
+
+
+def _same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+# Torch's tracer makes an instance of a class that it asks others not to instantiate.
+@pytest.mark.filterwarnings("ignore:.*autograd.function.Function.*:DeprecationWarning")
+@pytest.mark.parametrize("method", METHODS)
+def test_the_loss_compiles_whole(method: str) -> None:
+    torch._dynamo.reset()
+    model = {"dropout": "residual", "variational": "transformer"}.get(method, "mlp")
+    run, plain = start(model, method), start(model, method)
+
+    def loss_of(inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(run.model(inputs), labels) + run.sparsifier.penalty()
+
+    compiled = torch.compile(loss_of, backend="aot_eager", fullgraph=True)
+    run.model.train()
+    for _ in range(STEPS):  # past the freeze, where the noise ends
+        compiled(run.inputs, run.labels).backward()
+        run.optimizer.step()
+        run.sparsifier.step()
+        run.optimizer.zero_grad()
+    plain.step(STEPS)
+    assert _same(run.model, plain.model)
+    # One graph while it ramps, one after the freeze.
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2
+    torch._dynamo.utils.counters.clear()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_autocast_with_a_gradient_scaler(method: str) -> None:
+    run = start("residual", method)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    for step in range(STEPS + 1):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = F.cross_entropy(run.model(run.inputs).float(), run.labels) + run.sparsifier.penalty()
+        scaler.scale(loss).backward()
+        if step == 3:
+            run.model.stem.weight.grad[0] = torch.inf  # a step that the scaler leaves out, and nobody counts
+        scaler.unscale_(run.optimizer)
+        torch.nn.utils.clip_grad_norm_([*run.model.parameters(), *run.sparsifier.parameters()], 1.0)
+        scaler.step(run.optimizer)
+        scaler.update()
+        run.sparsifier.step()
+        run.optimizer.zero_grad()
+    assert run.sparsifier._step == STEPS
+    run.sparsifier.finish()
+    assert abs(run.sparsifier.sparsity - 0.7) < 0.01
+    assert all(parameter.dtype == torch.float32 for parameter in run.model.parameters())
+
+
+@pytest.mark.parametrize("method", ["proximal", "reweighted", "learned-eta", "magnitude", "random"])
+def test_accumulated_gradients_equal_one_batch(method: str) -> None:
+    whole, parts = start("mlp", method), start("mlp", method)
+    whole.step(8)
+    parts.step(1)
+    for _ in range(7):
+        for half in (slice(0, 8), slice(8, 16)):
+            loss = F.cross_entropy(parts.model(parts.inputs[half]), parts.labels[half])
+            ((loss + parts.sparsifier.penalty()) / 2).backward()
+            parts.sparsifier.step()  # before the optimizer's own step it counts for nothing
+        parts.optimizer.step()
+        parts.sparsifier.step()
+        parts.optimizer.zero_grad()
+    for ours, theirs in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", [*LEARNED, "dropout"])
+def test_an_average_of_the_weights_is_a_plain_model(method: str) -> None:
+    run = start("residual", method)
+    average = torch.optim.swa_utils.AveragedModel(
+        run.model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9)
+    )
+    for _ in range(10):
+        run.step()
+        average.update_parameters(run.model)
+    state = {name.removeprefix("module."): value for name, value in average.state_dict().items()}
+    del state["n_averaged"]
+    plain = MODELS["residual"][0]()
+    plain.load_state_dict(state, strict=True)
+    assert torch.equal(average.eval()(run.inputs), plain.eval()(run.inputs))
+
+
+@pytest.mark.parametrize("method", LEARNED)
+def test_a_copied_model_trains_by_itself(method: str) -> None:
+    run = start("residual", method)
+    run.step(5)
+    copied = copy.deepcopy(run.model).train()
+    before = copy.deepcopy(run.model.state_dict())
+    optimizer = torch.optim.SGD(copied.parameters(), lr=0.1)
+    F.cross_entropy(copied(run.inputs), run.labels).backward()
+    optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), run.model.state_dict().values(), strict=True))
+    run.step(STEPS - 5)
+    run.sparsifier.finish()
+    assert abs(run.sparsifier.sparsity - 0.7) < 0.01
+
+
+def _processes(kind: str, method: str, folder: Path) -> list[dict[str, torch.Tensor]]:
+    def launch(kind: str, rank: int, world: int) -> subprocess.Popen[bytes]:
+        arguments = [str(HERE / "sparsify_processes.py"), kind, method, str(rank), str(world), str(folder)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        return subprocess.Popen(
+            [sys.executable, "-W", "ignore", *arguments], cwd=HERE, env=environment, stderr=subprocess.PIPE
+        )
+
+    running = [launch("one", 0, 1), *(launch(kind, rank, 2) for rank in (0, 1))]
+    for process in running:
+        _, complaint = process.communicate(timeout=240)
+        assert process.returncode == 0, complaint.decode()[-2000:]
+    return [torch.load(folder / f"{name}.pt", weights_only=True) for name in ("one-0", f"{kind}-0", f"{kind}-1")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        ("ddp", "proximal"),
+        ("ddp", "hard-concrete"),
+        ("ddp", "variational-weights"),
+        ("fsdp", "proximal"),
+        ("fsdp", "reweighted"),
+        ("fsdp", "random"),
+    ],
+)
+def test_two_processes_equal_one(kind: str, method: str, tmp_path: Path) -> None:
+    one, first, second = _processes(kind, method, tmp_path)
+    for name, expected in one.items():
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(first[name], expected, rtol=1e-4, atol=1e-5)
+        assert torch.equal(first[name] == 0, expected == 0)
+    assert len({(tmp_path / f"{kind}-{rank}.txt").read_text() for rank in (0, 1)}) == 1
+
+
+def test_noise_on_activations_differs_from_process_to_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = []
+    for rank in (0, 1):
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 1)
+        run: Run = start("mlp", "variational")
+        run.model.train()
+        outputs.append(run.model(run.inputs).detach())
+    assert not torch.equal(*outputs)
