@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ..errors import InvalidArgumentError, UnknownNameError
+from ._shards import is_sharded
 
 __all__ = ["Grouping", "grouping"]
 
@@ -69,14 +70,16 @@ class _Slices:
 
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-KINDS = ("weights", "units", "filters")
+KINDS = ("weights", "units", "filters", "inputs")
 
 
 def grouping(kind: str, name: str, parameter: torch.Tensor, owner: nn.Module) -> Grouping:
     """The grouping of ``parameter`` named by ``kind``.
 
     ``"weights"`` takes any tensor. ``"units"`` are output units of linear and recurrent layers, of an embedding its
-    dimensions, and of a convolution its filters; ``"filters"`` are the output channels of convolutions.
+    dimensions, and of a convolution its filters; ``"filters"`` are the output channels of convolutions. ``"inputs"``
+    are what leaves one input: the columns of linear and recurrent layers, a convolution's input channels, the rows of
+    an embedding.
 
     Raises
     ------
@@ -94,11 +97,20 @@ def grouping(kind: str, name: str, parameter: torch.Tensor, owner: nn.Module) ->
             f"{'only convolutions have filters' if kind == 'filters' else 'it needs two dimensions or more'}; "
             "choose other groups for it, or skip it, with a Rule"
         )
+    if kind == "inputs" and convolution and owner.groups > 1:  # type: ignore[operator]
+        raise InvalidArgumentError(
+            f"{name!r} is a grouped convolution, whose input channels are not slices of its weight; leave it out with "
+            "Rule(..., skip=True) or use other groups for it"
+        )
     if isinstance(owner, _TRANSPOSED) and owner.groups > 1:
         raise InvalidArgumentError(
             f"{name!r} is a grouped transposed convolution, whose output channels are not slices of its weight; "
             "leave it out with Rule(..., skip=True) or use groups='weights' for it"
         )
-    if isinstance(owner, (*_TRANSPOSED, nn.Embedding, nn.EmbeddingBag)):
-        return _Slices(1)
-    return _Slices(0)
+    turned = isinstance(owner, (*_TRANSPOSED, nn.Embedding, nn.EmbeddingBag))
+    axis = int(turned != (kind == "inputs"))
+    if axis > 0 and is_sharded(parameter):
+        raise InvalidArgumentError(
+            f"groups={kind!r} of {name!r} are cut apart by its shards, which lie along the first axis; use other groups"
+        )
+    return _Slices(axis)

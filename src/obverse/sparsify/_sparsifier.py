@@ -65,9 +65,9 @@ class Sparsifier:
         ``"learned-eta"``. Learned strategies have their own: ``"variational-dropout"``, ``"hard-concrete"``,
         ``"concrete-dropout"``; their parameters join the optimizer by `join`. So have ``"standout"``,
         ``"targeted-dropout"``, ``"magnitude"`` and ``"random"``. Objects of `obverse.sparsify` carry options.
-    groups : {"weights", "units", "filters"}
-        What lives or dies together. Unless a rule names it, the last layer is left alone when whole units fall: its
-        units are the outputs.
+    groups : {"weights", "units", "filters", "inputs"}
+        What lives or dies together. Unless a rule names it, the last layer is left alone when whole units or filters
+        fall: its units are the outputs.
     budget : Budget or float, optional
         What the run must end with (a float is a sparsity). Needs ``total_steps``.
     strength : float, optional
@@ -610,7 +610,7 @@ class Sparsifier:
             # the last layer, whose units are the outputs themselves.
             if rule.groups != "weights" and rule == default:
                 fits = rule.groups != "filters" or isinstance(owner, nn.modules.conv._ConvNd)
-                if not fits or selected.parameter is outputs:
+                if not fits or (selected.parameter is outputs and rule.groups != "inputs"):
                     continue
             holder = _ATTACHED.get(selected.parameter)
             if holder is not None and holder() is not None:

@@ -1,0 +1,132 @@
+"""Error against size on MNIST: the proximal face beside dense, small-from-scratch, random and gradual magnitude.
+
+All methods share the network and its initialization, the batches, the optimizer, the learning-rate schedule (constant
+to the freeze, then a cosine to zero), the ramp and the number of epochs. Training sees all 60,000 images; the test set
+is evaluated once, after the last epoch. Settings were chosen on 5,000 held-out training images (``--validation``).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from obverse import Budget, Sparsifier
+from obverse.penalties import LogSum
+from obverse.training import build_model
+from obverse.training._width import matching_width
+
+from .baselines import Magnitude, Random
+from .harness import Part, density, error, matrices
+
+METHODS = ("dense", "small", "random", "magnitude", "obverse")
+SHAPE, CLASSES = (1, 28, 28), 10
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all methods on one network share."""
+
+    network: str
+    epochs: int
+    rate: float
+    weight_decay: float
+    targets: tuple[float, ...]
+    momentum: float = 0.9
+    batch: int = 128
+    ramp: float = 0.6
+    hold: float = 0.1
+    every: int = 10
+    bfloat16: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+STUDIES = {
+    "lenet-300-100": Settings("lenet-300-100", 60, 0.1, 1e-4, (0.95, 0.99, 0.995)),
+    "lenet-5": Settings("lenet-5", 40, 0.05, 1e-4, (1 - 1 / 280, 1 - 1 / 500), bfloat16=True),
+}
+
+
+def train(
+    settings: Settings, method: str, target: float, seed: int, parts: dict[str, Part], **options: Any
+) -> dict[str, Any]:
+    """One run; ``options`` reach the Sparsifier."""
+    torch.manual_seed(seed)
+    inputs, labels = parts["train"]
+    per_epoch = len(labels) // settings.batch
+    steps = settings.epochs * per_epoch
+    width = 1.0
+    if method == "small":
+        total = sum(w.numel() for w in matrices(build_model(settings.network, SHAPE, CLASSES)))
+        width = matching_width(settings.network, SHAPE, CLASSES, total * (1 - target), 1.0)
+        torch.manual_seed(seed)
+    model = build_model(settings.network, SHAPE, CLASSES, width)
+    if settings.bfloat16:
+        model = model.to(memory_format=torch.channels_last)
+        inputs = inputs.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=settings.rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        nesterov=True,
+    )
+    pruner = _pruner(settings, method, target, seed, model, optimizer, steps, options)
+    freeze = round((settings.ramp + settings.hold) * steps)
+    generator = torch.Generator().manual_seed(seed)
+    step = 0
+    for _ in range(settings.epochs):
+        model.train()
+        order = torch.randperm(len(labels), generator=generator)
+        for batch in range(per_epoch):
+            progress = max(0.0, (step - freeze) / (steps - freeze))
+            optimizer.param_groups[0]["lr"] = settings.rate * 0.5 * (1 + math.cos(math.pi * progress))
+            index = order[batch * settings.batch : (batch + 1) * settings.batch]
+            with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
+                scores = model(inputs[index])
+            optimizer.zero_grad()
+            F.cross_entropy(scores.float(), labels[index]).backward()
+            optimizer.step()
+            if pruner is not None:
+                pruner.step()
+            step += 1
+    if pruner is not None:
+        pruner.finish()
+    weights = matrices(model)
+    return {
+        "method": method,
+        "target": target,
+        "seed": seed,
+        "error": error(model, parts["test"]),
+        "density": density(model),
+        "weights": sum(int((w != 0).sum()) for w in weights),
+        "layers": [float((w != 0).float().mean()) for w in weights],
+        "width": width,
+    }
+
+
+def _pruner(
+    settings: Settings,
+    method: str,
+    target: float,
+    seed: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    steps: int,
+    options: dict[str, Any],
+) -> Any:
+    if method == "magnitude":
+        return Magnitude(model, target, steps, settings.ramp, settings.hold, settings.every)
+    if method == "random":
+        return Random(model, target, seed)
+    if method == "obverse":
+        budget = Budget(target, ramp=settings.ramp, hold=settings.hold, pressure=options.pop("pressure", 0.1))
+        arguments: dict[str, Any] = {"penalty": LogSum(0.1), "every": settings.every, **options}
+        return Sparsifier(model, optimizer, budget=budget, total_steps=steps, **arguments)
+    return None

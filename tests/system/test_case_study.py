@@ -1,0 +1,103 @@
+"""The harness of the case study: results that grow, rivals that are what they claim, a page that draws them."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from obverse import Budget, Sparsifier
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+from case import baselines, harness, page, paper  # noqa: E402
+
+
+def test_results_are_kept_run_by_run(tmp_path: Path) -> None:
+    path, ran = tmp_path / "results.json", []
+
+    def work() -> dict[str, float]:
+        ran.append(1)
+        return {"error": 1.5}
+
+    first = harness.Results(path, {"epochs": 3})
+    assert first.run("a", work)["error"] == 1.5
+    other = harness.Results(path, {"epochs": 3})
+    first.run("b", work)
+    # Another process that had read the file before does not lose what was written since.
+    other.run("c", work)
+    assert set(json.loads(path.read_text())["runs"]) == {"a", "b", "c"}
+    harness.Results(path, {"epochs": 3}).run("b", work)
+    assert len(ran) == 3
+    with pytest.raises(SystemExit, match="other settings"):
+        harness.Results(path, {"epochs": 4})
+
+
+@pytest.mark.parametrize("target", [0.8, 0.95])
+def test_gradual_magnitude_is_the_face_of_that_name(target: float) -> None:
+    """Written without the library, the rival keeps the very weights that ``face="magnitude"`` keeps."""
+    ends = []
+    torch.manual_seed(0)
+    initial = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 5))
+    x, y = torch.randn(64, 20), torch.randint(0, 5, (64,))
+    for ours in (True, False):
+        model = copy.deepcopy(initial)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        if ours:
+            budget = Budget(target, ramp=0.6, hold=0.1, floor=0.0)
+            pruner = Sparsifier(model, optimizer, face="magnitude", budget=budget, total_steps=60, every=5)
+        else:
+            pruner = baselines.Magnitude(model, target, 60, 0.6, 0.1, 5)
+        for _ in range(42):
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+            pruner.step()
+            optimizer.zero_grad()
+        ends.append([p.detach().clone() for p in harness.matrices(model)])
+    for a, b in zip(*ends, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_random_pruning_keeps_the_share_of_every_matrix() -> None:
+    model = nn.Sequential(nn.Linear(20, 30), nn.Linear(30, 10))
+    pruner = baselines.Random(model, 0.9, seed=1)
+    with torch.no_grad():
+        for weight in harness.matrices(model):
+            weight.fill_(1.0)
+    pruner.step()
+    assert [int(weight.sum()) for weight in harness.matrices(model)] == [60, 30]
+
+
+def test_the_interval_is_students() -> None:
+    mean, half = harness.interval([1.0, 2.0, 3.0])
+    assert mean == 2.0
+    assert half == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
+    assert harness.interval([1.5]) == (1.5, 0.0)
+
+
+@pytest.mark.parametrize("name", paper.STRATEGIES)
+def test_every_row_of_the_table_trains(name: str) -> None:
+    torch.manual_seed(0)
+    images, labels = torch.randn(12_300, 1, 28, 28), torch.randint(0, 10, (12_300,))
+    parts = {"train": (images, labels), "test": (images[:100], labels[:100])}
+    said: list[str] = []
+    run = paper.run(name, parts, 2, 0, said.append)
+    assert 0 < run["density"] <= 1
+    assert len(run["curve"]) == 2
+    assert said
+
+
+def test_the_page_of_the_results_that_are_there(tmp_path: Path) -> None:
+    page.write_page(BENCHMARKS / "results", tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert "</html>" in text
+    for name, run in json.loads((BENCHMARKS / "results" / "case_study_paper.json").read_text())["runs"].items():
+        assert name in text
+        assert f"{run['test_error']:.2f}" in text
