@@ -1,8 +1,8 @@
 """ResNet-20 on CIFAR-10 at 90 % and 95 % sparsity: the proximal face beside gradual magnitude, in the same epochs.
 
 SGD with momentum 0.9, learning rate 0.1, constant to the freeze and a cosine to zero after it, weight decay 5e-4,
-random flips and shifts by up to 4 pixels, bfloat16 arithmetic with channels last. The test set is evaluated once, at the
-end.
+random flips and shifts by up to 4 pixels, bfloat16 arithmetic with channels last. The test set is evaluated once, at
+the end.
 """
 
 from __future__ import annotations

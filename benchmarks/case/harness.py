@@ -23,8 +23,8 @@ Part = tuple[torch.Tensor, torch.Tensor]
 
 
 def shared_data(name: str) -> str:
-    """Folder of a data set: under ``$OBVERSE_DATA_ROOT``, or beside the repository."""
-    root = os.environ.get("OBVERSE_DATA_ROOT", str(HERE.parent / "shared" / "data"))
+    """Folder of a data set: under ``$OBVERSE_DATA``, or beside the repository."""
+    root = os.environ.get("OBVERSE_DATA", str(HERE.parent / "shared" / "data"))
     return str(Path(root) / name)
 
 

@@ -39,7 +39,8 @@ PUBLISHED: dict[str, tuple[float, float]] = {
     "AdaTikhonov": (2.88, 0.01828),
     "LogSum": (2.93, 0.01896),
 }
-OBVERSE = ("obverse learned-eta", "obverse proximal")
+# The released code also goes through the batches in one order, the same in every epoch; the other rows shuffle.
+FIXED_ORDER = "AdaProx, fixed order"
 RATES = {"VarDrop+LR": 1e-3, "VarDrop": 1e-3, "eta-Trick": 1e-3, "obverse learned-eta": 1e-3}
 
 
@@ -178,6 +179,7 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "VarDrop": _variational("multiplicative", local=False),
     "eta-Trick": EtaTrick,
     "AdaProx": AdaProx,
+    FIXED_ORDER: AdaProx,
     "AdaTikhonov": AdaTikhonov,
     "LogSum": Classical,
     "obverse learned-eta": lambda m, o: Library(m, o, penalty=PENALTY, face=LearnedEta(), strength=STRENGTH),
@@ -200,7 +202,9 @@ def run(name: str, parts: dict[str, Part], epochs: int, seed: int, say: Callable
         for group in optimizer.param_groups:
             group["lr"] = rate * (1 - epoch / epochs)
         model.train()
-        order = torch.randperm(len(labels), generator=generator)
+        order = torch.arange(len(labels))
+        if name != FIXED_ORDER:
+            order = torch.randperm(len(labels), generator=generator)
         total = 0.0
         for start in range(0, len(labels) - BATCH + 1, BATCH):
             index = order[start : start + BATCH]

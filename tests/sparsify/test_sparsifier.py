@@ -133,6 +133,24 @@ def test_groups_fall_whole(groups: str, face: str, digits: tuple[torch.Tensor, t
     assert accuracy(model, digits) > 0.7
 
 
+def test_groups_of_inputs_fall_whole(digits: tuple[torch.Tensor, torch.Tensor]) -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    sparsifier = Sparsifier(model, optimizer, groups="inputs", budget=0.5, total_steps=120)
+    run(model, optimizer, sparsifier, digits, batches(digits, 120))
+    sparsifier.finish()
+    parameters = dict(model.named_parameters())
+    for layer in sparsifier.layers():
+        assert set((parameters[layer["name"]] == 0).float().mean(0).tolist()) <= {0.0, 1.0}
+    # The output layer too: its columns are hidden units.
+    assert [layer["name"] for layer in sparsifier.layers()] == ["0.weight", "2.weight", "4.weight"]
+    assert abs(sparsifier.sparsity - 0.5) < 0.06
+    assert accuracy(model, digits) > 0.7
+    grouped = nn.Conv2d(4, 4, 3, groups=2)
+    with pytest.raises(InvalidArgumentError, match="grouped convolution"):
+        Sparsifier(grouped, torch.optim.SGD(grouped.parameters(), lr=0.1), groups="inputs", strength=0.1)
+
+
 def test_rules_have_budgets_of_their_own(digits: tuple[torch.Tensor, torch.Tensor]) -> None:
     model = mlp()
     optimizer = torch.optim.Adam(model.parameters())
