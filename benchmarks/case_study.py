@@ -41,7 +41,7 @@ def paper(arguments: argparse.Namespace) -> None:
         results.run(name, lambda name=name: study.run(name, parts, epochs, 0, say))
     print(f"{'strategy':<22} {'test error, %':>14} {'published':>10} {'kept, %':>8} {'published':>10} {'CPU s':>6}")
     for name, run in results.runs.items():
-        published = study.PUBLISHED.get(name.removesuffix(", fixed order"))
+        published = study.PUBLISHED.get(name.partition(",")[0])
         columns = (f"{published[0]:.2f}", f"{100 * published[1]:.2f}") if published else ("", "")
         print(
             f"{name:<22} {run['test_error']:>14.2f} {columns[0]:>10} {100 * run['density']:>8.2f} {columns[1]:>10} "

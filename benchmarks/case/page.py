@@ -57,6 +57,8 @@ def _points(value: float) -> str:
 def _paper(stored: dict[str, Any]) -> dict[str, Any]:
     runs, epochs = stored["runs"], stored["settings"]["epochs"]
     names = [name for name in paper.STRATEGIES if name in runs]
+    # Repetitions with another seed are in the table only.
+    repeated = [name for name in runs if name not in paper.STRATEGIES]
     marks = styles(names)
 
     def curve(place: int, y: Scale, title: str, text: Callable[[float], str]) -> dict[str, Any]:
@@ -84,8 +86,8 @@ def _paper(stored: dict[str, Any]) -> dict[str, Any]:
         curve(1, Logarithmic.around([min(errors), 14.5]) or Linear(0, 14.5), "Validation error", _points),
     ]
     rows = []
-    for name in names:
-        run, known = runs[name], paper.PUBLISHED.get(name.removesuffix(", fixed order"))
+    for name in [*names, *repeated]:
+        run, known = runs[name], paper.PUBLISHED.get(name.partition(",")[0])
         rows.append(
             [
                 name,

@@ -188,7 +188,12 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
 
 
 def run(name: str, parts: dict[str, Part], epochs: int, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Train one row; density, validation error and loss after every epoch, test error at the end."""
+    """Train one row; density, validation error and loss after every epoch, test error at the end.
+
+    A name such as "AdaProx, seed 1" is that row with another seed.
+    """
+    name, _, other = name.partition(", seed ")
+    seed = int(other or seed)
     torch.manual_seed(seed)
     model = build_model("lenet-300-100", (1, 28, 28), 10)
     rate = RATES.get(name, 1e-4)

@@ -67,6 +67,9 @@ class StopAt:
         {"optimizer": "sgd", "learning_rate": 0.05, "schedule": "linear"},
         {"face": "reweighted"},
         {"face": "dropout"},
+        {"face": "variational-dropout"},
+        {"face": "hard-concrete", "optimizer": "sgd", "learning_rate": 0.05},
+        {"face": "learned-eta", "precision": "bf16"},
         {"precision": "bf16"},
         {"strength": 1e-4, "budget": None},
     ],
@@ -282,9 +285,13 @@ def start(fields, folder, *more):
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill -9"])
-def test_signals_to_a_process(quick, tmp_path, number):
-    fields = quick(epochs=40)
+@pytest.mark.parametrize(
+    ("number", "face"),
+    [(signal.SIGINT, "proximal"), (signal.SIGKILL, "proximal"), (signal.SIGKILL, "variational-dropout")],
+    ids=["ctrl-c", "kill -9", "kill -9, learned"],
+)
+def test_signals_to_a_process(quick, tmp_path, number, face):
+    fields = quick(epochs=40, face=face)
     run_recipe(Recipe.from_mapping(fields | {"out": str(tmp_path / "whole")}))
     folder = tmp_path / "cut"
     # The signal comes at the first checkpoint, with most of the run still ahead.

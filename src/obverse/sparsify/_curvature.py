@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ..errors import InvalidArgumentError, StateError, UnknownNameError
+from ._joining import is_parallel
 from ._member import Member
 from ._shards import is_sharded, local
 
@@ -54,14 +55,15 @@ class Curvature:
         if kind == "gradients":
             self.handles.append(optimizer.register_step_pre_hook(_BeforeStep(self)))
         elif kind == "inputs":
-            for member in members:
-                for module, local_name in member.selected.owners:
-                    if is_sharded(member.parameter) or local_name != "weight" or _inputs_of(module) is None:
-                        raise InvalidArgumentError(
-                            f"curvature='inputs' reaches linear, convolutional and embedding layers, not "
-                            f"{member.name!r}; use curvature='gradients', or skip it with a Rule"
-                        )
-                    self.handles.append(module.register_forward_pre_hook(_BeforeLayer(self, member), with_kwargs=True))
+            owned = [(member, *owner) for member in members for owner in member.selected.owners]
+            for member, module, local_name in owned:
+                if is_sharded(member.parameter) or local_name != "weight" or _inputs_of(module) is None:
+                    raise InvalidArgumentError(
+                        f"curvature='inputs' reaches linear, convolutional and embedding layers, not "
+                        f"{member.name!r}; use curvature='gradients', or skip it with a Rule"
+                    )
+            for member, module, _ in owned:
+                self.handles.append(module.register_forward_pre_hook(_BeforeLayer(self, member), with_kwargs=True))
 
     @torch.no_grad()
     def see_gradients(self) -> None:
@@ -78,20 +80,27 @@ class Curvature:
     @torch.no_grad()
     def update(self) -> None:
         """Give every member the curvature as measured so far."""
-        if self.kind not in ("gradients", "inputs") or len(self._moments) < len(self._members):
+        if not self._moments:
             return
-        total, count = 0.0, 0
-        curvatures = []
-        for member in self._members:
-            moment = self._moments[member.name]
-            curvature = moment.sqrt() if self.kind == "gradients" else moment
-            curvatures.append(curvature)
-            spread = curvature.expand_as(member.weights)
-            total += float(member.whole(spread).double().sum())
-            count += member.parameter.numel()
-        mean = total / count if total > 0 else 1.0
-        for member, curvature in zip(self._members, curvatures, strict=True):
+        seen = [member for member in self._members if member.name in self._moments]
+        moments = [self._moments[member.name] for member in seen]
+        if self.kind == "inputs" and is_parallel():
+            # Every process has seen examples of its own.
+            moments = [moment.clone() for moment in moments]
+            for moment in moments:
+                torch.distributed.all_reduce(moment)
+                moment.div_(torch.distributed.get_world_size())
+        curvatures = [moment.sqrt() if self.kind == "gradients" else moment for moment in moments]
+        total = sum(
+            float(member.whole(curvature.expand_as(member.weights)).double().sum())
+            for member, curvature in zip(seen, curvatures, strict=True)
+        )
+        mean = total / sum(member.parameter.numel() for member in seen) if total > 0 else 1.0
+        for member, curvature in zip(seen, curvatures, strict=True):
             member.curve = (curvature / mean).clamp_min(_FLOOR).sqrt_()
+        for member in self._members:
+            if member.curve is None:  # a layer that was not used yet counts as a usual one
+                member.curve = torch.ones((), dtype=member.weights.dtype, device=member.weights.device)
 
     def detach(self) -> None:
         for handle in self.handles:
@@ -110,6 +119,8 @@ class Curvature:
         }
 
     def _take(self, member: Member, square: torch.Tensor) -> None:
+        if not bool(square.isfinite().all()):
+            return  # an empty batch, or a step that a gradient scaler will leave out
         moment = self._moments.get(member.name)
         if moment is None:
             self._moments[member.name] = square.clone()

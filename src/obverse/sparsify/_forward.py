@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..errors import InvalidArgumentError, UnknownNameError
+from ..errors import InvalidArgumentError, StateError, UnknownNameError
 from ._draws import Draws
 from ._member import Member
 
@@ -43,7 +43,7 @@ class Forward:
         self.face: Face
         self.handles: list[torch.utils.hooks.RemovableHandle] = []
         self.fixed = torch.Generator().manual_seed(seed)
-        self._seed = seed
+        self.seed = seed
         self._weights = Draws(torch.Generator(device))
         self._activations = Draws(torch.Generator(device))
         self.restart(0)
@@ -55,8 +55,8 @@ class Forward:
     def restart(self, step: int) -> None:
         """Begin the streams of the forward passes that follow ``step``."""
         rank = torch.distributed.get_rank() if _distributed() else 0
-        self._weights.generator.manual_seed(_mixed(self._seed, step, 0))
-        self._activations.generator.manual_seed(_mixed(self._seed, step, 1 + rank))
+        self._weights.generator.manual_seed(_mixed(self.seed, step, 0))
+        self._activations.generator.manual_seed(_mixed(self.seed, step, 1 + rank))
 
     def attach(self, member: Member) -> None:
         """Let the modules that own the member's parameter see what the face does with it."""
@@ -143,21 +143,45 @@ class _Activations(_Hook):
         if now is None or not module.training:
             return None
         forward, member = now
-        spread = forward.face.spread(member, module._parameters["weight"])  # type: ignore[arg-type]
+        weight = module._parameters["weight"]
+        assert weight is not None
+        spread = forward.face.spread(member, weight)
         if spread is None:
             return None
+        _refuse_recomputation(forward)
         member.drawn = True
-        squared = (inputs[0] if inputs else named["input"]).square()
-        if isinstance(module, nn.Linear):
-            power = F.linear(squared, spread)
+        given: torch.Tensor = inputs[0] if inputs else named["input"]
+        if output.dtype == torch.float16:
+            # Squares leave the range of half precision long before the values do.
+            with torch.autocast(output.device.type, enabled=False):
+                power = _power(module, given.float().square(), spread.float())
         else:
-            power = module._conv_forward(squared, spread, None)  # type: ignore[operator]
+            power = _power(module, given.square(), spread.to(weight.dtype))
         # The root's slope is infinite at zero, where there is no noise either.
         deviation = torch.where(power > 0, power, 1.0).sqrt() * (power > 0)
-        return output + deviation * forward.on_activations(output)
+        return output + deviation.to(output.dtype) * forward.on_activations(output)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_Activations, (None, None))
+
+
+def _power(module: nn.Module, squared: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
+    """Variance of a layer's output where its weights have the variance ``spread``."""
+    if isinstance(module, nn.Linear):
+        return F.linear(squared, spread)
+    power: torch.Tensor = module._conv_forward(squared, spread, None)  # type: ignore[operator]
+    return power
+
+
+def _refuse_recomputation(forward: Forward) -> None:
+    """Raise where a layer is computed again in the backward pass, with other noise than the loss saw."""
+    if torch.compiler.is_compiling() or torch._C._current_graph_task_id() == -1:
+        return
+    raise StateError(
+        f"face={forward.face.name!r} draws noise in the forward pass, and activation checkpointing computes this layer "
+        "again with other noise: the gradient would be wrong. Leave the layer out of checkpointing, skip it with a "
+        "Rule, or use a face that acts on the weights, such as 'proximal'"
+    )
 
 
 class _Shadow(_Hook):
@@ -179,12 +203,13 @@ class _Shadow(_Hook):
         weight = owner._parameters[self.local]
         assert weight is not None
         if module.training:
+            _refuse_recomputation(forward)
             member.drawn = True
-            self.show(owner, forward.face.shown(member, weight, forward))
+            self.show(owner, forward.face.shown(member, weight, forward).to(weight.dtype))
         else:
             at_rest = forward.face.at_rest(member, weight)
             if at_rest is not None:
-                self.show(owner, at_rest)
+                self.show(owner, at_rest.to(weight.dtype))
 
     def show(self, owner: nn.Module, weight: torch.Tensor) -> None:
         owner.__dict__[self.local] = weight
@@ -213,6 +238,22 @@ class _Packed(_Shadow):
         names: list[str] = owner._flat_weights_names  # type: ignore[assignment]
         entries: list[Any] = owner._flat_weights  # type: ignore[assignment]
         entries[names.index(self.local)] = weight
+
+
+def without_hooks(model: nn.Module) -> nn.Module:
+    """A copied model without the inert hooks that came with it."""
+    for module in model.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            for number, hook in list(hooks.items()):
+                if type(getattr(hook, "__self__", hook)).__module__.startswith(__package__):
+                    del hooks[number]
+                    for kept in (
+                        module._forward_hooks_with_kwargs,
+                        module._forward_hooks_always_called,
+                        module._forward_pre_hooks_with_kwargs,
+                    ):
+                        kept.pop(number, None)
+    return model
 
 
 def refuse_shards(member: Member, face: str) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import StateError
+from ..errors import InvalidArgumentError, StateError
 from ._metric import Metric
 
-__all__ = ["Joined", "learning_rate"]
+__all__ = ["Joined", "is_parallel", "learning_rate"]
 
+# Marks the group of an optimizer that holds learned parameters, or held them.
+_MARK = "obverse_learned"
 # How far a logarithm that is learned should be able to travel in the whole run.
 _TRAVEL = 8.0
 
@@ -35,13 +37,19 @@ class Joined:
         self.parameters = parameters
         self.optimizer = Metric(optimizer).optimizer
         held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        self._handles: list[Any] = [_averaged(parameter) for parameter in parameters] if is_parallel() else []
+        if all(id(parameter) in held for parameter in parameters):
+            return  # an optimizer of their own, made for them
         if any(id(parameter) in held for parameter in parameters):
-            raise StateError("the learned parameters have joined an optimizer already")
-        group: dict[str, Any] = {"params": parameters, "lr": rate}
+            raise StateError("the optimizer holds some of the learned parameters already, and not others")
+        group: dict[str, Any] = {"params": parameters, "lr": rate, _MARK: True}
         if "weight_decay" in self.optimizer.defaults:
             group["weight_decay"] = 0.0
-        self.optimizer.add_param_group(group)
-        self._handles: list[Any] = [_averaged(parameter) for parameter in parameters] if _is_parallel() else []
+        left = next((g for g in self.optimizer.param_groups if g.get(_MARK) and not g["params"]), None)
+        if left is None:
+            self.optimizer.add_param_group(group)
+        else:
+            left.update(group)  # schedules keep their count of groups
         if bound < math.inf:
             self._handles.append(self.optimizer.register_step_pre_hook(_Bounded(parameters, bound)))
 
@@ -52,8 +60,14 @@ class Joined:
             group["params"] = [p for p in group["params"] if id(p) not in gone]
         for parameter in parameters:
             self.optimizer.state.pop(parameter, None)
+            parameter.grad = None
         for handle in self._handles:
             handle.remove()
+        self._handles.clear()
+
+    def leave_all(self) -> None:
+        """Take all of them out."""
+        self.leave(self.parameters)
 
 
 class _Bounded:
@@ -76,24 +90,41 @@ def learning_rate(metric: Metric, total_steps: int | None, strength: float, *, i
     An adaptive optimizer moves it by about the rate per step. A plain one moves it by the gradient, which is of the
     order of the strength where the cost is scaled by it, and may be far above where the loss itself speaks; bounded by
     the strength it balances at the same point, without ever leaping.
+
+    Raises
+    ------
+    InvalidArgumentError
+        For an optimizer whose steps have another scale.
     """
-    options = metric.optimizer.param_groups[0]
-    own = max(float(group["lr"]) for group in metric.optimizer.param_groups)
+    if not metric.is_diagonal:
+        raise InvalidArgumentError(
+            f"{type(metric.optimizer).__name__} is not made for the scale of learned parameters: give them an optimizer "
+            "of their own, sparsifier.join(torch.optim.Adam(sparsifier.parameters(), lr=1e-2)), and step it too"
+        )
+    used = [group for group in metric.optimizer.param_groups if group["params"] and not group.get(_MARK)]
+    own = max((float(group["lr"]) for group in used), default=0.0)
     travel = _TRAVEL / total_steps if total_steps else 0.0
-    if _is_adaptive(metric.optimizer):
+    if isinstance(metric.optimizer, _ADAPTIVE):
         return max(own, travel), math.inf
     if not is_scaled or strength <= 0:
         return own, math.inf
-    gain = 1 / (1 - float(options.get("momentum") or 0.0)) if float(options.get("momentum") or 0.0) < 1 else 1.0
-    return max(travel, 1e-3) / (strength * gain), strength
+    momentum = max((float(group.get("momentum") or 0.0) for group in used), default=0.0)
+    return max(travel, 1e-3) / strength * (1 - momentum if momentum < 1 else 1.0), strength
 
 
-def _is_adaptive(optimizer: torch.optim.Optimizer) -> bool:
-    defaults = optimizer.defaults
-    return "betas" in defaults or "alpha" in defaults or "rho" in defaults or "lr_decay" in defaults
+# Their steps do not depend on the size of the gradient.
+_ADAPTIVE: tuple[type, ...] = (
+    torch.optim.Adam,
+    torch.optim.Adamax,
+    torch.optim.NAdam,
+    torch.optim.RAdam,
+    torch.optim.RMSprop,
+    torch.optim.Adagrad,
+    torch.optim.Adadelta,
+)
 
 
-def _is_parallel() -> bool:
+def is_parallel() -> bool:
     distributed = torch.distributed
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 

@@ -61,7 +61,7 @@ class Member:
     drawn: bool = False
 
     def __post_init__(self) -> None:
-        self.given, self._width = self.penalty, 1.0
+        self.given, self.width = self.penalty, 1.0
         self._boundary_strength: float | None = None
 
     @property
@@ -86,14 +86,14 @@ class Member:
 
     def widen(self, width: float) -> None:
         """Make the penalty ``Omega(w / width)``."""
-        if width != self._width:
-            self._width = width
+        if width != self.width:
+            self.width = width
             self.penalty = self.given if width == 1 else Rescaled(self.given, width=width)
             self._boundary_strength = None
 
     def replace_penalty(self, penalty: Penalty) -> None:
         """Regularize by another penalty from now on."""
-        self.given, self.penalty, self._width = penalty, penalty, 1.0
+        self.given, self.penalty, self.width = penalty, penalty, 1.0
         self._boundary_strength = None
 
     @property
@@ -127,6 +127,14 @@ class Member:
         if scale is None:
             return self.magnitude()
         return self.grouping.magnitude(scale.sqrt_().mul_(self.weights))
+
+    def root_metric(self) -> torch.Tensor:
+        """What a group's magnitude is multiplied by to be ranked: the root of the curvature, or of the metric."""
+        root = self.curve if self.curve is not None else self.metric.scale(self.parameter, self.option_group)
+        if root is None:
+            return torch.ones((), device=self.weights.device)
+        root = root if self.curve is not None else root.sqrt_()
+        return self.grouping.magnitude(root.expand_as(self.weights)) if self.group_size > 1 else root
 
     def curvature(self) -> float:
         """Root of the optimizer's metric at the median weight: from a curved magnitude to one of weights."""

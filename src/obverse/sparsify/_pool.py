@@ -99,10 +99,18 @@ class Pool:
 
     def start(self, step: int, face: Face) -> None:
         """Let the loss, and a face that draws noise by the strength, know it before the next step."""
+        self._narrow(step)
         if self.budget is None and face.acts_in_forward and not face.learns:
-            self._narrow(step)
             for member in self.members:
                 face.descend(member, self.strength, 1)
+        self.charge(step, face)
+
+    def change_face(self, step: int, face: Face) -> None:
+        """Begin with another face, which has taken up what the one before it left."""
+        self._overshot = False
+        if self.budget is not None and (face.is_controlled or not math.isfinite(self.strength)):
+            self.strength = 0.0 if self._frozen else self._first_strength
+        self._narrow(step)
         self.charge(step, face)
 
     def charge(self, step: int, face: Face) -> None:
@@ -183,6 +191,7 @@ class Pool:
             "boundary": self.boundary,
             "frozen": self._frozen,
             "overshot": self._overshot,
+            "width": self.members[0].width,
             "identity": self.identity(),
             "trajectory": self.trajectory.state_dict(),
         }
@@ -193,12 +202,15 @@ class Pool:
             "budget": None if self.budget is None else self.budget.to_dict(),
             "total_steps": self._total_steps,
             "every": self._every,
+            "continuation": self._continuation,
             "members": [[member.name, repr(member.given), member.group_size] for member in self.members],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.strength, self._frozen = float(state["strength"]), bool(state["frozen"])
         self._overshot = bool(state["overshot"])
+        for member in self.members:
+            member.widen(float(state["width"]))
         if self._frozen:
             self.coefficient.zero_()
         self.boundary = None if state["boundary"] is None else float(state["boundary"])
@@ -248,18 +260,18 @@ class Pool:
         sizes = [member.group_size for member in self.members]
         masks = keepers(scores, sizes, self.budget.sparsity, self.budget.layer_floor)
         for member, mask in zip(self.members, masks, strict=True):
-            factor = face.fold(member)
+            kept = member.part(mask)
+            factor = face.fold(member, kept)
             if factor is not None:
                 member.multiply(factor)
-            member.support = member.part(mask.to(member.parameter.dtype))
+            member.support = kept.to(member.parameter.dtype)
             member.multiply(member.support)
             face.detach(member)
             member.metric.forget(member.parameter, member.grouping.spread(member.support, member.weights))
         self._frozen = True
         self.strength = 0.0
         self.coefficient.zero_()
-        kept = sum(int(mask.sum()) * size for mask, size in zip(masks, sizes, strict=True))
-        reached = 1 - kept / self.weights
+        reached = 1 - sum(int(mask.sum()) * size for mask, size in zip(masks, sizes, strict=True)) / self.weights
         if abs(reached - self.budget.sparsity) > _WORTH_A_WARNING:
             warnings.warn(
                 f"the budget asks for a sparsity of {self.budget.sparsity:g}; {reached:.3f} is the nearest that whole "

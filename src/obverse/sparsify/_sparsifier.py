@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 import warnings
 import weakref
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from ..penalties import LogSum, Penalty
 from ..penalties import penalty as penalty_named
 from ._budget import Budget, is_number
 from ._curvature import Curvature
-from ._forward import Forward, refuse_shards
+from ._forward import Forward, refuse_shards, without_hooks
 from ._groups import grouping
 from ._joining import Joined, learning_rate
 from ._member import Member
@@ -140,6 +141,7 @@ class Sparsifier:
         noise: float = 1.0,
     ) -> None:
         self._face = face_named(face)
+        _check_aim(self._face, [strength, *(rule.strength for rule in rules or ())], budget)
         rules = list(rules or ())
         check_scale(examples, noise)
         penalty = _penalty_of(self._face, penalty)
@@ -157,6 +159,8 @@ class Sparsifier:
                 penalty = natural_penalty(penalty, examples, noise)
         if penalty is None:
             penalty = LogSum()
+        for rule in rules:
+            _penalty_of(self._face, rule.penalty)
         for value in (strength, *(rule.strength for rule in rules)):
             if value is not None:
                 _check_strength(value)
@@ -204,9 +208,12 @@ class Sparsifier:
         for member in self._members:
             _ATTACHED[member.parameter] = weakref.ref(self)
         self._stepped: bool | None = None  # None until the optimizer is seen stepping
+        self._draws_seen = 3  # the step at which every layer must have drawn
         handle = self._metric.optimizer.register_step_post_hook(_Stepped(self))
         weakref.finalize(self, _remove, self._forward.handles, self._curvature.handles, [handle])
-        self._start()
+        with torch.no_grad():
+            for pool in self._pools:
+                pool.start(0, self._face)
 
     # ------------------------------------------------------------------ the loop
     def penalty(self) -> torch.Tensor:
@@ -226,7 +233,7 @@ class Sparsifier:
                     cost = self._face.cost(member, pool.coefficient)
                     if cost is not None:
                         total = cost if total is None else total + cost
-        return self._zero if total is None else total
+        return torch.zeros_like(self._zero) if total is None else total
 
     # ------------------------------------------------------------------ learned parameters
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -249,7 +256,8 @@ class Sparsifier:
         Parameters
         ----------
         optimizer : torch optimizer, optional
-            By default the model's own; the parameters become a group of it, without weight decay.
+            By default the model's own; the parameters become a group of it, without weight decay. One that was made
+            for them, ``torch.optim.Adam(sparsifier.parameters(), lr=1e-2)``, is taken as it is; step it too.
         lr : float, optional
             By default the optimizer's, or what lets a logarithm travel by 8 within ``total_steps`` if that is more;
             under an optimizer that is not adaptive, divided by the strength that scales the gradient, which is then
@@ -269,10 +277,14 @@ class Sparsifier:
             raise InvalidArgumentError(f"lr must be positive and finite, got {lr!r}")
         target = self._metric.optimizer if optimizer is None else optimizer
         bound = math.inf
-        if lr is None:
+        held = {id(p) for group in Metric(target).optimizer.param_groups for p in group["params"]}
+        if lr is None and id(parameters[0]) in held:
+            lr = 0.0  # not used: the optimizer holds them with a rate of its own
+        elif lr is None:
             scaled = self._face.is_controlled
             lr, bound = learning_rate(Metric(target), self._total_steps, self._main.strength, is_scaled=scaled)
         self._joined = Joined(parameters, target, lr, bound)
+        weakref.finalize(self, self._joined.leave_all)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -299,8 +311,17 @@ class Sparsifier:
             )
         self._step += 1
         self._forward.restart(self._step)
-        if self._step == 3 and self._face.acts_in_forward:
+        if self._step == self._draws_seen and self._face.acts_in_forward:
             self._check_drawn()
+        if self._zero.device != self._members[0].parameter.device:
+            raise StateError(
+                f"the model was moved to {self._members[0].parameter.device} after the Sparsifier was made on "
+                f"{self._zero.device}: move it first, then make the optimizer and the Sparsifier"
+            )
+        for member in self._members:
+            self._face.project(member)
+            for learned in member.learned.values():
+                learned.grad = None  # also where only the model's gradients are cleared
         due = [pool for pool in self._pools if pool.is_due(self._step)]
         if due or self._step % 16 == 0:
             self._check_finite()
@@ -339,6 +360,8 @@ class Sparsifier:
         given = None if penalty is None else penalty_named(penalty)
         chosen = _penalty_of(after, given)
         self._check_shards(after)
+        for pool in self._pools:
+            _check_aim(after, [None if pool.budget is not None else pool.strength], pool.budget)
         before = self._face
         handed: list[Handover | None] = []
         for pool in self._pools:
@@ -346,20 +369,20 @@ class Sparsifier:
                 handed += [_handover(before, member, pool) for member in pool.members]
         open_members = [member for pool in self._pools if not pool.is_frozen for member in pool.members]
         handed_to = dict(zip(map(id, open_members), handed, strict=True))
-        learned = list(self.parameters())
         self._forward.detach()
         for member in open_members:
             factor = before.fold(member)
             if factor is not None:
                 member.multiply(factor)
         if self._joined is not None:
-            self._joined.leave(learned)
+            self._joined.leave_all()
             self._joined = None
         for pool in self._pools:
             for member in pool.members:
                 dual = None
                 if not pool.is_frozen:
-                    dual = before.dual(member.given, pool.strength) if pool.budget is None else None
+                    if pool.budget is None and pool.strength > 0:
+                        dual = before.dual(member.given, pool.strength)
                     before.detach(member)
                 if chosen is not None:
                     member.replace_penalty(chosen)
@@ -371,7 +394,14 @@ class Sparsifier:
                 pool.strength = before.dual(pool.members[0].given, pool.strength)[1]
         self._face = self._forward.face = after
         self._attach([handed_to.get(id(member)) for member in self._members])
-        self._start()
+        for member in self._members:
+            member.drawn = member.support is not None
+        self._draws_seen = self._step + 3
+        for pool in self._pools:
+            pool.change_face(self._step, after)
+        if after.acts_in_forward and "torch._dynamo" in sys.modules:
+            # A compiled model does not look for hooks that were not there when it was traced.
+            sys.modules["torch._dynamo"].reset()
 
     @torch.no_grad()
     def snapshot(self) -> nn.Module:
@@ -383,7 +413,7 @@ class Sparsifier:
         model = self._model()
         if model is None:
             raise StateError("the model is gone")
-        copied = copy.deepcopy(model)
+        copied = without_hooks(copy.deepcopy(model))
         mine = dict(zip(model.parameters(), copied.parameters(), strict=True))
         for member in self._members:
             factor = None if member.support is not None or self._finished else self._face.fold(member)
@@ -506,13 +536,13 @@ class Sparsifier:
                 raise StateError(
                     f"{member.name!r} has no gradient: call largest_strength() after backward(), before zero_grad()"
                 )
-            slope = member.penalty.slope_at_zero
-            if slope == 0:
-                return math.inf
-            steepest = float(member.grouping.magnitude(gradient.detach()).max())
+            pull = local(gradient.detach())
+            if member.curve is not None:
+                pull = pull / member.curve
+            steepest = float(member.grouping.magnitude(pull).max())
             if not math.isfinite(steepest):
                 raise NonFiniteError(f"the gradient of {member.name!r} is not finite at step {self._step}")
-            largest = max(largest, steepest / slope)
+            largest = max(largest, self._face.emptying_strength(member.penalty, steepest))
         return largest
 
     # ------------------------------------------------------------------ checkpoints
@@ -521,6 +551,7 @@ class Sparsifier:
         return {
             "version": _STATE_VERSION,
             "face": self._face.name,
+            "options": self._options(),
             "learned": {name: parameter.detach().clone() for name, parameter in self.named_parameters()},
             "curvature": self._curvature.state_dict(),
             "curve": {m.name: m.curve.clone() for m in self._members if m.curve is not None},
@@ -543,7 +574,7 @@ class Sparsifier:
         try:
             version, face, pools = state["version"], state["face"], state["pools"]
             memory, support, learned = state["memory"], state["support"], state["learned"]
-            curvature, curve = state["curvature"], state["curve"]
+            curvature, curve, options = state["curvature"], state["curve"], state["options"]
         except (KeyError, TypeError) as error:
             raise InvalidArgumentError("this is not the state of a Sparsifier") from error
         if version != _STATE_VERSION:
@@ -574,9 +605,20 @@ class Sparsifier:
             expected_names = set()
         if set(learned) != expected_names or any(learned[n].shape != mine[n].shape for n in expected_names):
             raise InvalidArgumentError("the learned parameters of the state are of other options or another model")
-        self._curvature.load_state_dict(curvature)
-        for pool, saved in zip(self._pools, pools, strict=True):
-            pool.load_state_dict(saved)
+        for field, value in self._options().items():
+            if options.get(field) != value:
+                raise InvalidArgumentError(
+                    f"the state was saved with {field} {options.get(field)!r}, this Sparsifier has {value!r}"
+                )
+        before = [pool.state_dict() for pool in self._pools]
+        try:
+            self._curvature.load_state_dict(curvature)
+            for pool, saved in zip(self._pools, pools, strict=True):
+                pool.load_state_dict(saved)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            for pool, saved in zip(self._pools, before, strict=True):
+                pool.load_state_dict(saved)
+            raise InvalidArgumentError(f"the state is incomplete or broken: {error!r}") from error
         for name, member in by_name.items():
             device = member.parameter.device
             member.memory = memory[name].to(device, copy=True) if name in memory else None
@@ -597,6 +639,15 @@ class Sparsifier:
     def __repr__(self) -> str:
         aims = ", ".join(str(pool) for pool in self._pools)
         return f"Sparsifier({len(self._members)} tensors, face={self._face.name!r}, {aims}, step={self._step})"
+
+    def _options(self) -> dict[str, Any]:
+        """What a state and its Sparsifier must have in common beside the pools."""
+        return {
+            "law": self._forward.law,
+            "seed": self._forward.seed,
+            "curvature": self._curvature.kind,
+            "face options": {k: list(v) if isinstance(v, tuple) else v for k, v in self._face.options().items()},
+        }
 
     # ------------------------------------------------------------------ making
     def _recruit(self, model: nn.Module, rules: Sequence[Rule], default: Rule) -> list[Member]:
@@ -682,7 +733,7 @@ class Sparsifier:
         self._forward.detach()
         self._curvature.detach()
         if self._joined is not None:
-            self._joined.leave(list(self._joined.parameters))
+            self._joined.leave_all()
             self._joined = None
         # An optimizer that moves weights together needs more than gradients of zero.
         mixing = None if self._metric.is_diagonal else self._metric.optimizer
@@ -772,13 +823,25 @@ def _handover(face: Face, member: Member, pool: Pool) -> Handover | None:
     variance = face.variance(member, pool.strength)
     if variance is None:
         return None
-    strength = face.dual(member.penalty, pool.strength)[1] if pool.budget is None else pool.strength
+    # At a budget eta lives in the unit of the boundary, where the strength is a constant of the penalty.
+    strength = member.boundary_strength if pool.budget is not None else pool.strength
+    if pool.budget is None and strength > 0:
+        strength = face.dual(member.penalty, strength)[1]
     return Handover(variance, strength)
 
 
 def _check_strength(value: float) -> None:
     if not (is_number(value) and 0 <= value < math.inf):
         raise InvalidArgumentError(f"strength must be at least 0 and finite, got {value!r}")
+
+
+def _check_aim(face: Face, strengths: Sequence[float | None], budget: Any) -> None:
+    """Raise where a face that only aims at a budget is given a strength."""
+    if face.needs_budget and (any(strength is not None for strength in strengths) or budget is None):
+        raise InvalidArgumentError(
+            f"face={face.name!r} aims at a budget and has no strength; for targeted dropout at a stated strength use "
+            "face='dropout', law='bernoulli' with penalty=TargetedDropout(threshold)"
+        )
 
 
 def _has_aim(rule: Rule) -> bool:

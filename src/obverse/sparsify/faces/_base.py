@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from .._forward import Forward
     from .._member import Member
 
-__all__ = ["LARGEST_VARIANCE", "Face", "Handover", "ratio"]
+__all__ = ["LARGEST_VARIANCE", "Face", "Handover", "ratio", "wide"]
 
 # Largest variance of a noise: keep probabilities below 1e-3 are not told apart.
 LARGEST_VARIANCE = 1e3
@@ -53,6 +54,10 @@ class Face:
     learns: ClassVar[bool] = False
     # Whether the strength of a budget is found by control (else it follows from the boundary).
     is_controlled: ClassVar[bool] = False
+    # Whether a stated strength means nothing to it.
+    needs_budget: ClassVar[bool] = False
+    # Range of what is learned, by name: held after every step, so that no entry ends where it has no gradient.
+    bounds: ClassVar[dict[str, tuple[float, float]]] = {}
     # The penalty where it is the face's own; None where it takes any.
     own_penalty: Penalty | None = None
 
@@ -108,8 +113,11 @@ class Face:
         if boundary > 0:
             member.multiply((magnitude > boundary).to(member.parameter.dtype))
 
-    def fold(self, member: Member) -> torch.Tensor | None:
-        """The factor of every group that makes the plain weight what evaluation sees; None for one."""
+    def fold(self, member: Member, kept: torch.Tensor | None = None) -> torch.Tensor | None:
+        """The factor of every group that makes the plain weight what evaluation sees; None for one.
+
+        Positive for the groups that are ``kept`` whatever the face thinks of them.
+        """
         return None
 
     def alive(self, member: Member, strength: float) -> torch.Tensor | None:
@@ -125,7 +133,30 @@ class Face:
         """The penalty and the strength at which other faces have the same objective as this one at ``strength``."""
         return penalty, strength
 
+    def emptying_strength(self, penalty: Penalty, gradient: float) -> float:
+        """The strength at which zero is stationary against a gradient of this size."""
+        slope = penalty.slope_at_zero
+        return gradient / slope if slope > 0 else math.inf
+
+    def options(self) -> dict[str, Any]:
+        """Plain options, by which a state is told to belong to another face object."""
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if not name.startswith("_") and isinstance(value, bool | int | float | str | tuple)
+        }
+
+    def project(self, member: Member) -> None:
+        """Hold what is learned in its range."""
+        for name, parameter in member.learned.items():
+            parameter.detach().clamp_(*self.bounds[name])
+
 
 def ratio(shrunk: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
-    """shrunk / magnitude, 0 where the magnitude is 0."""
-    return torch.where(magnitude > 0, shrunk / magnitude, 0.0)
+    """shrunk / magnitude, 0 where the magnitude is 0; what is not a number stays so, to be found."""
+    return torch.where(magnitude == 0, 0.0, shrunk / magnitude)
+
+
+def wide(tensor: torch.Tensor) -> torch.Tensor:
+    """At least single precision, in which small steps of a logarithm are not lost."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()

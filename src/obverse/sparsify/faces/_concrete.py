@@ -12,7 +12,7 @@ from ...errors import InvalidArgumentError
 from ...penalties import ConcreteDropout, Penalty
 from .._budget import is_number
 from .._member import Member
-from ._base import Face, Handover
+from ._base import Face, Handover, wide
 
 if TYPE_CHECKING:
     from .._forward import Forward
@@ -27,15 +27,16 @@ class ConcreteNoise(Face):
     r"""Concrete dropout: every group has a drop probability, learned; the loss rewards its entropy.
 
     The loss is ``mean loss + strength * sum (log 2 - H(p))`` with H the entropy in nats; the mask is relaxed, so that
-    p has a gradient, and has mean one. Minimized over p this is the penalty `obverse.penalties.ConcreteDropout` of
-    cost ``strength``; it has no exact zeros, so that a budget selects by magnitude.
+    p has a gradient, and has mean one to about a percent. Minimized over p this is the penalty
+    `obverse.penalties.ConcreteDropout` of cost ``strength``; it has no exact zeros, so that a budget selects by
+    magnitude.
 
     Parameters
     ----------
     initial : float, default 0.1
         Drop probability at the start, in (0, 1).
     temperature : float, default 0.1
-        Of the relaxed Bernoulli, positive.
+        Of the relaxed Bernoulli, in (0, 0.1]: a softer mask no longer has the mean and variance of one that is 0 or 1.
 
     References
     ----------
@@ -46,20 +47,22 @@ class ConcreteNoise(Face):
     acts_in_forward: ClassVar[bool] = True
     learns: ClassVar[bool] = True
     is_controlled: ClassVar[bool] = True
+    bounds: ClassVar[dict[str, tuple[float, float]]] = {"logit_drop": (-_LARGEST, _LARGEST)}
 
     def __init__(self, initial: float = 0.1, temperature: float = 0.1) -> None:
         if not is_number(initial) or not 0 < initial < 1:
             raise InvalidArgumentError(f"initial must lie in (0, 1), got {initial!r}")
-        if not is_number(temperature) or not 0 < temperature < math.inf:
-            raise InvalidArgumentError(f"temperature must be positive, got {temperature!r}")
+        if not is_number(temperature) or not 0 < temperature <= 0.1:
+            raise InvalidArgumentError(f"temperature must lie in (0, 0.1], got {temperature!r}")
         self.initial, self.temperature = float(initial), float(temperature)
         self.own_penalty = ConcreteDropout()
 
     def attach(self, member: Member, forward: Forward, handed: Handover | None) -> None:
-        magnitude = member.magnitude()
+        magnitude = wide(member.magnitude())
         logit = torch.full_like(magnitude, math.log(self.initial / (1 - self.initial)))
         if handed is not None:
-            logit = torch.logit(handed.variance / (1 + handed.variance), eps=1e-4)
+            variance = wide(handed.variance)
+            logit = torch.logit(variance / (1 + variance), eps=1e-4)
         member.learned["logit_drop"] = nn.Parameter(logit)
         forward.attach(member)
 
@@ -84,6 +87,9 @@ class ConcreteNoise(Face):
     def fallen(self, member: Member) -> float:
         # Nothing falls by itself; the strength stays as it is.
         return math.nan
+
+    def emptying_strength(self, penalty: Penalty, gradient: float) -> float:
+        return math.inf  # no strength makes zeros
 
     def dual(self, penalty: Penalty, strength: float) -> tuple[Penalty, float]:
         return ConcreteDropout(strength), 1.0

@@ -23,7 +23,9 @@ class Dropout(Face):
     acts_in_forward: ClassVar[bool] = True
 
     def attach(self, member: Member, forward: Forward, handed: Handover | None) -> None:
-        member.memory = torch.zeros_like(member.magnitude()) if handed is None else handed.variance.clone()
+        member.memory = torch.zeros_like(member.magnitude())
+        if handed is not None:
+            self._remember(member, handed.variance)
         forward.attach(member)
 
     def spread(self, member: Member, weight: torch.Tensor) -> torch.Tensor | None:

@@ -13,7 +13,7 @@ from ...errors import InvalidArgumentError
 from ...penalties import HardConcrete, Penalty
 from .._budget import is_number
 from .._member import Member
-from ._base import LARGEST_VARIANCE, Face, Handover
+from ._base import LARGEST_VARIANCE, Face, Handover, wide
 
 if TYPE_CHECKING:
     from .._forward import Forward
@@ -22,6 +22,7 @@ __all__ = ["HardConcreteGates"]
 
 # Gauss and Legendre's nodes and weights on [0, 1].
 _QUADRATURE = [((1 + node) / 2, weight / 2) for node, weight in zip(*np.polynomial.legendre.leggauss(16), strict=True)]
+_OPEN = 0.1
 _LARGEST = 12.0  # bound on log a: beyond it a gate has no gradient left
 
 
@@ -49,6 +50,7 @@ class HardConcreteGates(Face):
     acts_in_forward: ClassVar[bool] = True
     learns: ClassVar[bool] = True
     is_controlled: ClassVar[bool] = True
+    bounds: ClassVar[dict[str, tuple[float, float]]] = {"log_a": (-_LARGEST, _LARGEST)}
 
     def __init__(self, initial: float = 0.9, beta: float = 2 / 3, gamma: float = -0.1, zeta: float = 1.1) -> None:
         if not is_number(initial) or not 0 < initial < 1:
@@ -59,12 +61,14 @@ class HardConcreteGates(Face):
         self._offset = self.beta * math.log(-self.gamma / self.zeta)
 
     def attach(self, member: Member, forward: Forward, handed: Handover | None) -> None:
-        magnitude = member.magnitude()
+        magnitude = wide(member.magnitude())
         start = math.log(self.initial / (1 - self.initial))
         log_a = torch.full_like(magnitude, start)
         if handed is not None:
-            # Gates open as far as the other face keeps the group.
-            log_a = torch.logit(1 / (1 + handed.variance), eps=1e-4)
+            log_a = self._log_a_of(wide(handed.variance))
+            # What evaluation sees stays as it is, where the gate is open enough to be divided by.
+            gate = self._clip(torch.sigmoid(log_a))
+            member.multiply(torch.where(gate > _OPEN, 1 / gate, 1.0).to(member.parameter.dtype))
         # A little apart, as equal gates of a layer would stay equal for long.
         apart = torch.empty(magnitude.shape).normal_(std=0.01, generator=forward.fixed)
         member.learned["log_a"] = nn.Parameter(log_a + apart.to(log_a))
@@ -92,20 +96,46 @@ class HardConcreteGates(Face):
         with torch.no_grad():
             return float((self._gate(member) == 0).float().mean())
 
-    def fold(self, member: Member) -> torch.Tensor | None:
+    def fold(self, member: Member, kept: torch.Tensor | None = None) -> torch.Tensor | None:
         with torch.no_grad():
-            return self._gate(member)
+            gate = self._gate(member)
+            if kept is None:
+                return gate
+            mean, _ = self._moments(self._log_a(member))
+            return torch.where((gate == 0) & kept, mean, gate)
 
     def variance(self, member: Member, strength: float) -> torch.Tensor | None:
-        """Variance of the gate over its squared mean, from the integrals of P(s > t) and of 2 t P(s > t)."""
         with torch.no_grad():
-            log_a = self._log_a(member)
-            mean, square = torch.zeros_like(log_a), torch.zeros_like(log_a)
-            for node, weight in _QUADRATURE:
-                exceeds = torch.sigmoid(log_a - self.beta * math.log((node - self.gamma) / (self.zeta - node)))
-                mean += weight * exceeds
-                square += 2 * node * weight * exceeds
-            return (square / mean.square() - 1).clamp_(0.0, LARGEST_VARIANCE)
+            return self._variance(self._log_a(member))
+
+    def emptying_strength(self, penalty: Penalty, gradient: float) -> float:
+        # The penalty of cost c has the slope of cost 1 times sqrt(c) at zero.
+        unit = HardConcrete(1.0, self.beta, self.gamma, self.zeta)
+        return (gradient / unit.slope_at_zero) ** 2
+
+    def _variance(self, log_a: torch.Tensor) -> torch.Tensor:
+        """Variance of the gate over its squared mean."""
+        mean, square = self._moments(log_a)
+        return (square / mean.square() - 1).clamp_(0.0, LARGEST_VARIANCE)
+
+    def _moments(self, log_a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and mean square of the gate, the integrals of P(s > t) and of 2 t P(s > t)."""
+        mean, square = torch.zeros_like(log_a), torch.zeros_like(log_a)
+        for node, weight in _QUADRATURE:
+            exceeds = torch.sigmoid(log_a - self.beta * math.log((node - self.gamma) / (self.zeta - node)))
+            mean += weight * exceeds
+            square += 2 * node * weight * exceeds
+        return mean, square
+
+    def _log_a_of(self, variance: torch.Tensor) -> torch.Tensor:
+        """The location at which the gate has this variance, which falls as the gate opens."""
+        low = torch.full_like(variance, -_LARGEST)
+        high = torch.full_like(variance, _LARGEST)
+        for _ in range(40):
+            middle = (low + high) / 2
+            above = self._variance(middle) > variance
+            low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+        return (low + high) / 2
 
     def dual(self, penalty: Penalty, strength: float) -> tuple[Penalty, float]:
         return HardConcrete(strength, self.beta, self.gamma, self.zeta), 1.0

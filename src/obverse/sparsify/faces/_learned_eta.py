@@ -12,7 +12,7 @@ from ...errors import InvalidArgumentError
 from ...penalties import Penalty
 from .._budget import is_number
 from .._member import Member
-from ._base import Face, Handover
+from ._base import Face, Handover, wide
 
 if TYPE_CHECKING:
     from .._forward import Forward
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["LearnedEta"]
 
 _LARGEST = 20.0  # bound on log eta
+_STEEPEST = 1e30
+_REENTRY = 1e-3
 
 
 @final
@@ -43,6 +45,7 @@ class LearnedEta(Face):
 
     name: ClassVar[str] = "learned-eta"
     learns: ClassVar[bool] = True
+    bounds: ClassVar[dict[str, tuple[float, float]]] = {"log_eta": (-_LARGEST, _LARGEST)}
 
     def __init__(self, cutoff: float = 0.05) -> None:
         if not is_number(cutoff) or not 0 <= cutoff < 1:
@@ -50,63 +53,87 @@ class LearnedEta(Face):
         self.cutoff = float(cutoff)
 
     def attach(self, member: Member, forward: Forward, handed: Handover | None) -> None:
-        magnitude = member.penalized_magnitude()
+        magnitude = wide(member.penalized_magnitude())
         if handed is not None and handed.strength > 0:
-            eta = handed.eta
+            eta = wide(handed.eta)
         else:
-            # Where eta belongs to the weights as they are.
+            # Where eta belongs to the weights as they are; at a budget, once its boundary gives them a unit.
             eta = member.penalty.eta(magnitude.clamp_min(1e-3 * float(magnitude.mean().clamp_min(1e-12))))
-        log_eta = torch.nan_to_num(eta.log(), posinf=_LARGEST).clamp(-_LARGEST, _LARGEST)
-        member.learned["log_eta"] = nn.Parameter(log_eta)
-        member.memory = torch.ones((), dtype=magnitude.dtype, device=magnitude.device)  # the unit of the weights
+        member.learned["log_eta"] = nn.Parameter(
+            torch.nan_to_num(eta.log(), posinf=_LARGEST).clamp(-_LARGEST, _LARGEST)
+        )
+        # Unit of every group's magnitude: 1 for a stated strength; for a budget not known yet, and "not a number" where
+        # eta was handed over and is to be kept.
+        member.memory = None
+        if member.selected.rule.budget is None:
+            member.memory = torch.ones_like(magnitude)
+        elif handed is not None:
+            member.memory = torch.full_like(magnitude, math.nan)
 
     def cost(self, member: Member, strength: torch.Tensor) -> torch.Tensor | None:
-        assert member.memory is not None
-        log_eta = member.learned["log_eta"].clamp(-_LARGEST, _LARGEST)
+        if member.memory is None:
+            return None
+        log_eta = member.learned["log_eta"]
         with torch.no_grad():
             eta = log_eta.exp()
-            square = (member.penalized_magnitude() / member.memory).square_()
+            measured = member.penalized_magnitude() if member.selected.rule.budget is None else member.magnitude()
+            square = (measured / member.memory).square()
             dual, rise = _dual(member.penalty, eta)
             ridge = square / eta
             # The derivative in log eta, (rise - ridge) / 2, over its own size: log eta then moves at one rate, whatever
             # the strength and however small eta is, and rests where the derivative vanishes.
-            direction = (rise - ridge) / (rise + ridge).clamp_min(1e-30)
-            value = member.group_size / 2 * (ridge + dual).sum()
+            direction = torch.nan_to_num((rise - ridge) / (rise + ridge).clamp_min(1e-30), nan=0.0)
+            value = torch.nan_to_num(member.group_size / 2 * (ridge + dual).sum(), nan=0.0)
         moving = (direction * log_eta).sum()
         return strength * value + (moving - moving.detach())
 
     def descend(self, member: Member, strength: float, steps: int) -> None:
-        eta = self._eta(member).detach()
-        member.shrink(lambda eta, step: eta / (eta + step), eta, member.steps(strength * steps))
+        member.shrink(lambda eta, step: eta / (eta + step), self._eta(member), member.steps(strength * steps))
 
     def settle(
         self, member: Member, magnitude: torch.Tensor, boundary: float, strength: float, pressure: float
     ) -> None:
         if boundary <= 0:
             return
-        assert member.memory is not None
-        member.memory.fill_(boundary / member.curvature())
+        self._measure(member, magnitude, boundary)
 
         def factor(eta: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
             return (eta / (eta + strength * pressure)).mul_(magnitude > boundary)
 
-        member.shrink(factor, self._eta(member).detach(), magnitude)
+        member.shrink(factor, self._eta(member), magnitude)
+
+    def _measure(self, member: Member, magnitude: torch.Tensor, boundary: float) -> None:
+        """Take the boundary as the unit of the weights, and express eta in it."""
+        log_eta = member.learned["log_eta"].detach()
+        plain = wide(member.magnitude())
+        unit = wide(boundary / member.root_metric()).expand_as(plain).clone()
+        # A weight at zero is seen as a small one, so that its eta can grow again.
+        now = member.penalty.eta((plain / unit).clamp_min(_REENTRY)).log()
+        if member.memory is None:
+            log_eta.copy_(now)
+        else:
+            before = member.penalty.eta((plain / member.memory).clamp_min(_REENTRY)).log()
+            log_eta.add_(torch.nan_to_num(now - before, nan=0.0, posinf=0.0, neginf=0.0))
+        log_eta.clamp_(-_LARGEST, _LARGEST)
+        member.memory = unit
 
     def alive(self, member: Member, strength: float) -> torch.Tensor | None:
-        eta = self._eta(member).detach()
+        eta = self._eta(member)
         return eta >= self.cutoff * (eta + strength)
 
     def variance(self, member: Member, strength: float) -> torch.Tensor | None:
-        return strength / self._eta(member).detach()
+        return strength / self._eta(member)
 
     def _eta(self, member: Member) -> torch.Tensor:
-        return member.learned["log_eta"].clamp(-_LARGEST, _LARGEST).exp()
+        return member.learned["log_eta"].detach().exp()
 
 
 def _dual(penalty: Penalty, eta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """f(eta) and ``eta f'(eta)``, from two values nearby: the dual of some penalties is known as numbers only."""
     apart = 1e-5 if eta.dtype == torch.float64 else 1e-3
     above, below = penalty.dual(eta * (1 + apart)), penalty.dual(eta * (1 - apart))
-    # The mean of the two is f to the square of their distance. Beyond the reach of eta f is infinite: no pull upward.
+    # The mean of the two is f to the square of their distance. Beyond the reach of eta f is infinite, and
+    # so is its pull downward.
     value = torch.nan_to_num((above + below) / 2, nan=0.0, posinf=0.0)
-    return value, torch.nan_to_num((above - below) / (2 * apart), nan=0.0, posinf=math.inf).clamp(0.0, 1e30)
+    rise = torch.where(below.isinf(), math.inf, (above - below) / (2 * apart))
+    return value, rise.clamp(0.0, _STEEPEST)

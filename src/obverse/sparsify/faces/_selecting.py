@@ -38,6 +38,7 @@ class RandomPruning(Face):
     """Zeroes groups at random, the same share of every tensor: the control every comparison needs."""
 
     name: ClassVar[str] = "random"
+    needs_budget: ClassVar[bool] = True
     own_penalty = L0()
 
     def attach(self, member: Member, forward: Forward, handed: Handover | None) -> None:
@@ -50,9 +51,6 @@ class RandomPruning(Face):
     def score(self, member: Member) -> torch.Tensor:
         assert member.memory is not None
         return member.memory.clone()
-
-    def descend(self, member: Member, strength: float, steps: int) -> None:
-        raise InvalidArgumentError("random pruning needs a budget, it has no strength")
 
 
 @final
@@ -75,6 +73,7 @@ class TargetedNoise(Face):
     """
 
     name: ClassVar[str] = "targeted-dropout"
+    needs_budget: ClassVar[bool] = True
     acts_in_forward: ClassVar[bool] = True
     own_penalty = L0()
 
@@ -92,12 +91,6 @@ class TargetedNoise(Face):
             return weight
         kept = forward.uniform(member.memory).lt(member.memory).to(weight.dtype)
         return weight * member.grouping.spread(kept, weight)
-
-    def descend(self, member: Member, strength: float, steps: int) -> None:
-        raise InvalidArgumentError(
-            "targeted dropout aims at a budget; at a stated strength use face='dropout', law='bernoulli' with "
-            "penalty=TargetedDropout(threshold)"
-        )
 
     def settle(
         self, member: Member, magnitude: torch.Tensor, boundary: float, strength: float, pressure: float

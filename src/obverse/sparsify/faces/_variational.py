@@ -12,7 +12,7 @@ from ...errors import InvalidArgumentError
 from ...penalties import Penalty, VariationalDropout
 from .._budget import is_number
 from .._member import Member
-from ._base import Face, Handover
+from ._base import Face, Handover, wide
 from ._divergence import Divergence
 
 if TYPE_CHECKING:
@@ -59,6 +59,10 @@ class VariationalNoise(Face):
     acts_in_forward: ClassVar[bool] = True
     learns: ClassVar[bool] = True
     is_controlled: ClassVar[bool] = True
+    bounds: ClassVar[dict[str, tuple[float, float]]] = {
+        "log_sigma": (-_LARGEST_SIGMA, _LARGEST_SIGMA),
+        "log_alpha": (-_LARGEST, _LARGEST),
+    }
 
     def __init__(
         self,
@@ -85,17 +89,21 @@ class VariationalNoise(Face):
         self._divergences: dict[tuple[torch.device, torch.dtype], Divergence] = {}
 
     def attach(self, member: Member, forward: Forward, handed: Handover | None) -> None:
-        magnitude = member.magnitude()
+        magnitude = wide(member.magnitude())
         if handed is None:
             start = torch.full_like(magnitude, self.initial)
         else:
-            log_alpha = handed.variance.clamp(math.exp(-_LARGEST), math.exp(_LARGEST)).log()
+            log_alpha = wide(handed.variance).clamp(math.exp(-_LARGEST), math.exp(_LARGEST)).log()
             start = log_alpha / 2 + magnitude.clamp_min(_TINY).log() if self.is_additive else log_alpha
         member.learned["log_sigma" if self.is_additive else "log_alpha"] = nn.Parameter(start)
-        key = (magnitude.device, magnitude.dtype)
+        self._divergence(magnitude)
+        forward.attach(member)
+
+    def _divergence(self, like: torch.Tensor) -> Divergence:
+        key = (like.device, like.dtype)
         if key not in self._divergences:
             self._divergences[key] = Divergence(*key)
-        forward.attach(member)
+        return self._divergences[key]
 
     def eta(self, member: Member, magnitude: torch.Tensor) -> torch.Tensor:
         """Inverse variance of the relative noise, differentiable."""
@@ -117,10 +125,10 @@ class VariationalNoise(Face):
         # Of single weights only the square is used, so that the sign does no harm.
         single = member.group_size == 1
         eta = self.eta(member, member.parameter if single else member.grouping.magnitude(member.parameter))
-        return strength * member.group_size * self._divergences[eta.device, eta.dtype](eta).sum()
+        return strength * member.group_size * self._divergence(eta)(eta).sum()
 
     def score(self, member: Member) -> torch.Tensor:
-        magnitude = member.magnitude()
+        magnitude = wide(member.magnitude())
         with torch.no_grad():
             # Signal to noise; a weight at zero has no signal.
             return self.eta(member, magnitude).sqrt_().mul_(magnitude > 0)
@@ -133,7 +141,11 @@ class VariationalNoise(Face):
 
     def variance(self, member: Member, strength: float) -> torch.Tensor | None:
         with torch.no_grad():
-            return self.eta(member, member.magnitude()).clamp_min_(math.exp(-_LARGEST)).reciprocal_()
+            return self.eta(member, wide(member.magnitude())).clamp_min_(math.exp(-_LARGEST)).reciprocal_()
+
+    def emptying_strength(self, penalty: Penalty, gradient: float) -> float:
+        # Omega(w / sqrt(strength)) * strength has the slope sqrt(strength) at zero.
+        return gradient**2
 
     def dual(self, penalty: Penalty, strength: float) -> tuple[Penalty, float]:
         return VariationalDropout(scale=strength**-0.5), strength
