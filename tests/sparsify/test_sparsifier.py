@@ -195,6 +195,7 @@ def test_a_long_trajectory_stays_small() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     sparsifier = Sparsifier(model, optimizer, strength=0.0)
     for _ in range(5000):
+        optimizer.step()
         sparsifier.step()
     assert 400 < len(sparsifier.trajectory) <= 1001
     steps = [point["step"] for point in sparsifier.trajectory]
@@ -457,9 +458,11 @@ def test_a_weight_that_is_not_finite_stops_the_run_with_its_name_and_step(value:
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     sparsifier = Sparsifier(model, optimizer, strength=0.1)
+    optimizer.step()
     sparsifier.step()
     with torch.no_grad():
         model[2].weight[3, 4] = value
+    optimizer.step()
     with pytest.raises(NonFiniteError, match=r"'2\.weight'.*step 2"):
         sparsifier.step()
 
@@ -567,9 +570,18 @@ def test_skipped_optimizer_steps_are_not_counted() -> None:
             optimizer.zero_grad()
         before = model.weight.detach().clone()
         sparsifier.step()
-        if micro > 8 and micro % 8:
+        if micro % 8:
             assert torch.equal(model.weight, before)
-    assert sparsifier.state_dict()["step"] == 8 + 4  # all calls up to the first step seen, then one for each
+    assert sparsifier.state_dict()["step"] == 5
+
+
+def test_an_optimizer_that_never_steps_is_found_out() -> None:
+    model = nn.Linear(8, 4)
+    sparsifier = Sparsifier(model, torch.optim.SGD(model.parameters(), lr=0.1), "lasso", strength=0.1)
+    for _ in range(999):
+        sparsifier.step()
+    with pytest.raises(StateError, match="never stepped"):
+        sparsifier.step()
 
 
 def test_the_output_layer_is_left_alone_whatever_else_is(digits: tuple[torch.Tensor, torch.Tensor]) -> None:
@@ -691,6 +703,8 @@ def test_not_a_number_is_found_in_gradients_and_in_what_is_not_regularized() -> 
         sparsifier.largest_strength()
     with torch.no_grad():
         model.bias[0] = math.nan
+    optimizer.zero_grad()
+    optimizer.step()
     with pytest.raises(NonFiniteError, match="'bias'"):
         sparsifier.step()
 

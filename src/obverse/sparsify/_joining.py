@@ -98,8 +98,9 @@ def learning_rate(metric: Metric, total_steps: int | None, strength: float, *, i
     """
     if not metric.is_diagonal:
         raise InvalidArgumentError(
-            f"{type(metric.optimizer).__name__} is not made for the scale of learned parameters: give them an optimizer "
-            "of their own, sparsifier.join(torch.optim.Adam(sparsifier.parameters(), lr=1e-2)), and step it too"
+            f"{type(metric.optimizer).__name__} is not made for the scale of learned parameters: give them an "
+            "optimizer of their own, sparsifier.join(torch.optim.Adam(sparsifier.parameters(), lr=1e-2)), and step "
+            "it too"
         )
     used = [group for group in metric.optimizer.param_groups if group["params"] and not group.get(_MARK)]
     own = max((float(group["lr"]) for group in used), default=0.0)

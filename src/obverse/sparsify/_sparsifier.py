@@ -35,6 +35,8 @@ __all__ = ["Sparsifier"]
 
 _ATTACHED: Any = WeakIdKeyDictionary()
 _STATE_VERSION = 2
+# More calls without any step of the optimizer than a window of accumulated gradients has.
+_IDLE = 1000
 
 
 class Sparsifier:
@@ -207,7 +209,7 @@ class Sparsifier:
             raise
         for member in self._members:
             _ATTACHED[member.parameter] = weakref.ref(self)
-        self._stepped: bool | None = None  # None until the optimizer is seen stepping
+        self._stepped, self._idle = False, 0
         self._draws_seen = 3  # the step at which every layer must have drawn
         handle = self._metric.optimizer.register_step_post_hook(_Stepped(self))
         weakref.finalize(self, _remove, self._forward.handles, self._curvature.handles, [handle])
@@ -302,13 +304,13 @@ class Sparsifier:
         """
         if self._finished:
             raise StateError("this Sparsifier is finished; make a new one to go on pruning")
-        if self._waits():
-            return
         if self._joined is None and self._face.learns and not all(pool.is_frozen for pool in self._pools):
             raise StateError(
                 f"face={self._face.name!r} learns parameters of its own, which no optimizer trains: call "
                 "sparsifier.join() once, before the loop"
             )
+        if self._waits():
+            return
         self._step += 1
         self._forward.restart(self._step)
         if self._step == self._draws_seen and self._face.acts_in_forward:
@@ -722,10 +724,14 @@ class Sparsifier:
                 pool.start(self._step, self._face)
 
     def _waits(self) -> bool:
-        """Whether the optimizer, once seen stepping, has not stepped since the last call."""
-        if self._stepped is None:
-            return False
+        """Whether the optimizer has not stepped since the last call."""
         stepped, self._stepped = self._stepped, False
+        self._idle = 0 if stepped else self._idle + 1
+        if self._step == 0 and self._idle >= _IDLE:
+            raise StateError(
+                f"{_IDLE} calls of sparsifier.step(), and the optimizer it was made with never stepped: give it the "
+                "optimizer that trains the model"
+            )
         return not stepped
 
     def _release(self, keep: bool) -> None:
