@@ -96,7 +96,7 @@ def test_costs_have_the_gradients_they_show(name: str) -> None:
     assert float(gradient) == pytest.approx((values[0] - values[1]) / 2e-4, rel=1e-3)
 
 
-@pytest.mark.parametrize("penalty", ["lasso", "log-sum:epsilon=0.5", "mcp", "empirical-bayes", "variational-dropout"])
+@pytest.mark.parametrize("penalty", ["lasso", "mcp", "empirical-bayes"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_the_joint_trick_ends_where_the_proximal_face_ends(penalty: str, optimizer: str) -> None:
     ends = []
@@ -111,9 +111,9 @@ def test_the_joint_trick_ends_where_the_proximal_face_ends(penalty: str, optimiz
             trainer = torch.optim.Adam(layer.parameters(), lr=0.01)
         sparsifier = Sparsifier(layer, trainer, penalty, face=face, strength=0.1)
         sparsifier.join(lr=0.05)
-        for step in range(3000):
+        for step in range(1500):
             for group in trainer.param_groups:
-                group["lr"] = 0.05 * (1 - step / 3000)
+                group["lr"] = 0.05 * (1 - step / 1500)
             loss = ((layer(features)[:, 0] - response) ** 2).mean() / 2 + sparsifier.penalty()
             loss.backward()
             trainer.step()
@@ -341,7 +341,7 @@ def test_with_the_curvature_of_the_inputs_units_of_a_feature_play_no_part(penalt
         optimizer = torch.optim.SGD(layer.parameters(), lr=0.05)
         sparsifier = Sparsifier(layer, optimizer, penalty, strength=0.15, curvature="inputs")
         scaled = features * scale
-        for _ in range(4000):
+        for _ in range(1500):
             (((layer(scaled)[:, 0] - response) ** 2).mean() / 2).backward()
             optimizer.step()
             sparsifier.step()
@@ -360,7 +360,7 @@ def test_with_the_curvature_of_the_inputs_units_of_a_feature_play_no_part(penalt
         optimizer = torch.optim.SGD(layer.parameters(), lr=0.05)
         strength = 0.15 * (ends[1][1] / ends[0][1]) ** 0.5
         sparsifier = Sparsifier(layer, optimizer, penalty, strength=strength, curvature="inputs")
-        for _ in range(4000):
+        for _ in range(1500):
             (((layer(features * units)[:, 0] - response) ** 2).mean() / 2).backward()
             optimizer.step()
             sparsifier.step()

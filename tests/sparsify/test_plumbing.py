@@ -42,8 +42,8 @@ def test_the_loss_compiles_whole(method: str) -> None:
         run.optimizer.zero_grad()
     plain.step(STEPS)
     assert _same(run.model, plain.model)
-    # One graph while it ramps, one after the freeze.
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2
+    # One graph while it ramps, one after the freeze; learned eta has one before its unit is known.
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= (3 if method == "learned-eta" else 2)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -133,12 +133,14 @@ def _processes(kind: str, method: str, folder: Path) -> list[dict[str, torch.Ten
 @pytest.mark.parametrize(
     ("kind", "method"),
     [
-        ("ddp", "proximal"),
         ("ddp", "hard-concrete"),
-        ("ddp", "variational-weights"),
         ("fsdp", "proximal"),
-        ("fsdp", "reweighted"),
-        ("fsdp", "random"),
+        pytest.param("ddp", "proximal", marks=pytest.mark.slow),
+        pytest.param("ddp", "learned-eta", marks=pytest.mark.slow),
+        pytest.param("ddp", "variational-weights", marks=pytest.mark.slow),
+        pytest.param("fsdp", "reweighted", marks=pytest.mark.slow),
+        pytest.param("fsdp", "magnitude", marks=pytest.mark.slow),
+        pytest.param("fsdp", "random", marks=pytest.mark.slow),
     ],
 )
 def test_two_processes_equal_one(kind: str, method: str, tmp_path: Path) -> None:

@@ -12,29 +12,29 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.weak import WeakIdKeyDictionary
 
 from ..errors import InvalidArgumentError, NonFiniteError, StateError
 from ..penalties import LogSum, Penalty
 from ..penalties import penalty as penalty_named
+from ._arguments import check_aim, check_steps, check_strength, has_aim, penalty_of, seed_of
 from ._budget import Budget, is_number
 from ._curvature import Curvature
+from ._finite import check_finite
 from ._forward import Forward, refuse_shards, without_hooks
-from ._groups import grouping
 from ._joining import Joined, learning_rate
-from ._member import Member
 from ._metric import Metric
 from ._pool import Pool
-from ._rules import Rule, as_budget, output_parameter, select
+from ._recruiting import pooled, recruit, release, take
+from ._rules import Rule, as_budget
 from ._scale import check_scale, natural_penalty, natural_strength
-from ._shards import check_shards, local
+from ._shards import local
+from ._state import VERSION, check_state, restored
+from ._switching import leave
 from ._zeros import keep_zeros
 from .faces import Face, Handover, face_named
 
 __all__ = ["Sparsifier"]
 
-_ATTACHED: Any = WeakIdKeyDictionary()
-_STATE_VERSION = 2
 # More calls without any step of the optimizer than a window of accumulated gradients has.
 _IDLE = 1000
 
@@ -143,14 +143,19 @@ class Sparsifier:
         noise: float = 1.0,
     ) -> None:
         self._face = face_named(face)
-        _check_aim(self._face, [strength, *(rule.strength for rule in rules or ())], budget)
+        budgets = [budget, *(rule.budget for rule in rules or ())]
+        check_aim(
+            self._face,
+            [strength, *(rule.strength for rule in rules or ())],
+            next((aim for aim in budgets if aim is not None), None),
+        )
         rules = list(rules or ())
         check_scale(examples, noise)
-        penalty = _penalty_of(self._face, penalty)
+        penalty = penalty_of(self._face, penalty)
         budget = None if budget is None else as_budget(budget)
         if budget is not None and strength is not None:
             raise InvalidArgumentError("give a budget or a strength, not both")
-        if budget is None and strength is None and not any(_has_aim(rule) for rule in rules):
+        if budget is None and strength is None and not any(has_aim(rule) for rule in rules):
             if examples is None:
                 raise InvalidArgumentError(
                     "say what to aim for: budget=Budget(sparsity=0.95), or strength=1e-3, or examples=60_000 for the "
@@ -162,33 +167,22 @@ class Sparsifier:
         if penalty is None:
             penalty = LogSum()
         for rule in rules:
-            _penalty_of(self._face, rule.penalty)
+            penalty_of(self._face, rule.penalty)
         for value in (strength, *(rule.strength for rule in rules)):
             if value is not None:
-                _check_strength(value)
-        if total_steps is None and any(aim is not None for aim in (budget, *(rule.budget for rule in rules))):
-            raise InvalidArgumentError(
-                "a budget needs total_steps, the number of sparsifier.step() calls in the whole run "
-                "(epochs * steps per epoch), to know when to arrive"
-            )
-        if total_steps is not None and total_steps < 1:
-            raise InvalidArgumentError(f"total_steps must be at least 1, got {total_steps}")
-        if every is not None and every < 1:
-            raise InvalidArgumentError(f"every must be at least 1, got {every}")
-        if not is_number(continuation) or not 1 <= continuation < math.inf:
-            raise InvalidArgumentError(f"continuation must be at least 1 and finite, got {continuation!r}")
-        if continuation > 1 and total_steps is None:
-            raise InvalidArgumentError("continuation needs total_steps, to know when the penalty has its own width")
+                check_strength(value)
+        has_budget = any(aim is not None for aim in (budget, *(rule.budget for rule in rules)))
+        check_steps(total_steps, every, continuation, has_budget=has_budget)
 
         self._total_steps = total_steps
         self._metric = Metric(optimizer)
         default = Rule(match="*", penalty=penalty, strength=strength, budget=budget, groups=groups)
-        self._members = self._recruit(model, rules, default)
+        self._members = recruit(model, rules, default, self._metric)
         if any(parameter.is_meta for parameter in model.parameters()):
             raise InvalidArgumentError("the model has parameters on the meta device; materialize them first")
-        self._forward = Forward(law, _seed(seed), model, self._members[0].parameter.device)
+        self._forward = Forward(law, seed_of(seed), model, self._members[0].parameter.device)
         self._forward.face = self._face
-        self._pools = self._pool(every, natural_strength(examples, noise), float(continuation))
+        self._pools = pooled(self._members, total_steps, every, natural_strength(examples, noise), float(continuation))
         self._model = weakref.ref(model)
         self._joined: Joined | None = None
         if not self._metric.is_diagonal and any(pool.budget is None for pool in self._pools):
@@ -199,7 +193,7 @@ class Sparsifier:
         self._watched = [(name, p) for name, p in model.named_parameters() if p.requires_grad and p.numel() > 0]
         self._step = 0
         self._finished = self._keeps_zeros = False
-        self._check_finite()
+        check_finite([*self.named_parameters(), *self._watched], self._step)
         self._curvature = Curvature(curvature, self._members, self._metric.optimizer)
         try:
             self._attach([None] * len(self._members))
@@ -207,8 +201,7 @@ class Sparsifier:
             self._forward.detach()
             self._curvature.detach()
             raise
-        for member in self._members:
-            _ATTACHED[member.parameter] = weakref.ref(self)
+        take(self._members, self)
         self._stepped, self._idle = False, 0
         self._draws_seen = 3  # the step at which every layer must have drawn
         handle = self._metric.optimizer.register_step_post_hook(_Stepped(self))
@@ -326,7 +319,7 @@ class Sparsifier:
                 learned.grad = None  # also where only the model's gradients are cleared
         due = [pool for pool in self._pools if pool.is_due(self._step)]
         if due or self._step % 16 == 0:
-            self._check_finite()
+            check_finite([*self.named_parameters(), *self._watched], self._step)
         if due:
             self._curvature.update()
         for pool in due:
@@ -360,42 +353,16 @@ class Sparsifier:
         if after is self._face:
             raise InvalidArgumentError("switch to another face object than the one in force")
         given = None if penalty is None else penalty_named(penalty)
-        chosen = _penalty_of(after, given)
+        chosen = penalty_of(after, given)
         self._check_shards(after)
         for pool in self._pools:
-            _check_aim(after, [None if pool.budget is not None else pool.strength], pool.budget)
-        before = self._face
-        handed: list[Handover | None] = []
-        for pool in self._pools:
-            if not pool.is_frozen:
-                handed += [_handover(before, member, pool) for member in pool.members]
-        open_members = [member for pool in self._pools if not pool.is_frozen for member in pool.members]
-        handed_to = dict(zip(map(id, open_members), handed, strict=True))
-        self._forward.detach()
-        for member in open_members:
-            factor = before.fold(member)
-            if factor is not None:
-                member.multiply(factor)
+            check_aim(after, [None if pool.budget is not None else pool.strength], pool.budget)
+        handed = leave(self._face, self._pools, self._forward, chosen)
         if self._joined is not None:
             self._joined.leave_all()
             self._joined = None
-        for pool in self._pools:
-            for member in pool.members:
-                dual = None
-                if not pool.is_frozen:
-                    if pool.budget is None and pool.strength > 0:
-                        dual = before.dual(member.given, pool.strength)
-                    before.detach(member)
-                if chosen is not None:
-                    member.replace_penalty(chosen)
-                elif dual is not None:
-                    member.replace_penalty(dual[0])
-                elif before.own_penalty is not None:
-                    member.replace_penalty(LogSum())
-            if pool.budget is None and not pool.is_frozen and pool.strength > 0:
-                pool.strength = before.dual(pool.members[0].given, pool.strength)[1]
         self._face = self._forward.face = after
-        self._attach([handed_to.get(id(member)) for member in self._members])
+        self._attach([handed.get(member.name) for member in self._members])
         for member in self._members:
             member.drawn = member.support is not None
         self._draws_seen = self._step + 3
@@ -441,7 +408,7 @@ class Sparsifier:
         """
         if self._finished:
             raise StateError("this Sparsifier is finished already")
-        self._check_finite()
+        check_finite([*self.named_parameters(), *self._watched], self._step)
         for pool in self._pools:
             early = pool.finish(self._step, self._face)
             if early:
@@ -477,7 +444,7 @@ class Sparsifier:
     def strength(self, value: float) -> None:
         if self._main.budget is not None:
             raise StateError("the budget decides the strength of this Sparsifier; make it with strength= to set it")
-        _check_strength(value)
+        check_strength(value)
         self._main.strength = float(value)
         self._start()
 
@@ -551,7 +518,7 @@ class Sparsifier:
     def state_dict(self) -> dict[str, Any]:
         """Everything a checkpoint needs beside those of the model and the optimizer: tensors and plain values."""
         return {
-            "version": _STATE_VERSION,
+            "version": VERSION,
             "face": self._face.name,
             "options": self._options(),
             "learned": {name: parameter.detach().clone() for name, parameter in self.named_parameters()},
@@ -573,54 +540,11 @@ class Sparsifier:
         InvalidArgumentError
             If the state belongs to another model, face or set of rules; nothing is changed then.
         """
-        try:
-            version, face, pools = state["version"], state["face"], state["pools"]
-            memory, support, learned = state["memory"], state["support"], state["learned"]
-            curvature, curve, options = state["curvature"], state["curve"], state["options"]
-        except (KeyError, TypeError) as error:
-            raise InvalidArgumentError("this is not the state of a Sparsifier") from error
-        if version != _STATE_VERSION:
-            raise InvalidArgumentError(f"the state has version {version}; this Obverse reads {_STATE_VERSION}")
-        if face != self._face.name:
-            raise InvalidArgumentError(f"the state is of face {face!r}, this Sparsifier is of {self._face.name!r}")
-        by_name = {member.name: member for member in self._members}
-        if len(pools) != len(self._pools) or not set(memory) | set(support) <= set(by_name):
-            raise InvalidArgumentError("the state is of a Sparsifier with other rules or another model")
-        for name, tensor in [*memory.items(), *support.items()]:
-            member = by_name[name]
-            held = member.memory if tensor is memory.get(name) else member.support
-            expected = (member.magnitude() if held is None else held).shape
-            if tensor.shape != expected:
-                raise InvalidArgumentError(
-                    f"the state of {name!r} has shape {tuple(tensor.shape)}, expected {tuple(expected)}"
-                )
-        for pool, saved in zip(self._pools, pools, strict=True):
-            for field, value in pool.identity().items():
-                if saved["identity"][field] != value:
-                    raise InvalidArgumentError(
-                        f"the state was saved with {field} {saved['identity'][field]!r}, this Sparsifier has {value!r}"
-                    )
         mine = dict(self.named_parameters())
-        thawed = {f"{name}:" for name in set(by_name) - set(support)}
-        expected_names = {name for name in mine if name.rpartition(":")[0] + ":" in thawed}
-        if state["finished"]:
-            expected_names = set()
-        if set(learned) != expected_names or any(learned[n].shape != mine[n].shape for n in expected_names):
-            raise InvalidArgumentError("the learned parameters of the state are of other options or another model")
-        for field, value in self._options().items():
-            if options.get(field) != value:
-                raise InvalidArgumentError(
-                    f"the state was saved with {field} {options.get(field)!r}, this Sparsifier has {value!r}"
-                )
-        before = [pool.state_dict() for pool in self._pools]
-        try:
-            self._curvature.load_state_dict(curvature)
-            for pool, saved in zip(self._pools, pools, strict=True):
-                pool.load_state_dict(saved)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            for pool, saved in zip(self._pools, before, strict=True):
-                pool.load_state_dict(saved)
-            raise InvalidArgumentError(f"the state is incomplete or broken: {error!r}") from error
+        expected = check_state(state, self._members, self._pools, self._face.name, mine, self._options())
+        restored(self._curvature, self._pools, state)
+        memory, curve, support = state["memory"], state["curve"], state["support"]
+        by_name = {member.name: member for member in self._members}
         for name, member in by_name.items():
             device = member.parameter.device
             member.memory = memory[name].to(device, copy=True) if name in memory else None
@@ -629,8 +553,8 @@ class Sparsifier:
             if member.support is not None:
                 self._face.detach(member)
         with torch.no_grad():
-            for name in expected_names:
-                mine[name].copy_(learned[name])
+            for name in expected:
+                mine[name].copy_(state["learned"][name])
         self._step = int(state["step"])
         self._forward.restart(self._step)
         for pool in self._pools:
@@ -652,40 +576,6 @@ class Sparsifier:
         }
 
     # ------------------------------------------------------------------ making
-    def _recruit(self, model: nn.Module, rules: Sequence[Rule], default: Rule) -> list[Member]:
-        members = []
-        outputs = output_parameter(model)
-        for selected in select(model, rules, default):
-            rule, owner = selected.rule, selected.owners[0][0]
-            if rule.budget is None and rule.strength is None:
-                continue
-            # Whole groups: without a rule that asks for it, layers that have no such groups are left alone, and so is
-            # the last layer, whose units are the outputs themselves.
-            if rule.groups != "weights" and rule == default:
-                fits = rule.groups != "filters" or isinstance(owner, nn.modules.conv._ConvNd)
-                if not fits or (selected.parameter is outputs and rule.groups != "inputs"):
-                    continue
-            holder = _ATTACHED.get(selected.parameter)
-            if holder is not None and holder() is not None:
-                raise StateError(
-                    f"{selected.name!r} is held by another Sparsifier: finish() that one first, or skip it with a Rule"
-                )
-            assert rule.penalty is not None
-            assert rule.groups is not None
-            check_shards(selected.name, selected.parameter)
-            members.append(
-                Member(
-                    selected=selected,
-                    grouping=grouping(rule.groups, selected.name, selected.parameter, owner),
-                    penalty=penalty_named(rule.penalty),
-                    metric=self._metric,
-                    option_group=self._metric.group(selected.parameter, selected.name),
-                )
-            )
-        if not members:
-            raise InvalidArgumentError(f"nothing to regularize with groups={default.groups!r}")
-        return members
-
     def _attach(self, handed: Sequence[Handover | None]) -> None:
         self._check_shards(self._face)
         for member, left in zip(self._members, handed, strict=True):
@@ -697,21 +587,6 @@ class Sparsifier:
         for member in self._members:
             if face.acts_in_forward or face.learns:
                 refuse_shards(member, face.name)
-
-    def _pool(self, every: int | None, first_strength: float, continuation: float) -> list[Pool]:
-        pools: list[Pool] = []
-        for member in self._members:
-            rule = member.selected.rule
-            for pool in pools:
-                # The common aim, and every rule's own, is one object shared by its members.
-                if (pool.budget is rule.budget) and (rule.budget is not None or pool.strength == rule.strength):
-                    pool.members.append(member)
-                    break
-            else:
-                assert not isinstance(rule.budget, float | int)
-                strength = first_strength if rule.budget is not None else rule.strength or 0.0
-                pools.append(Pool([member], rule.budget, strength, self._total_steps, every, continuation))
-        return pools
 
     @property
     def _main(self) -> Pool:
@@ -748,7 +623,7 @@ class Sparsifier:
                 keep_zeros(member.parameter, mixing)
             self._face.detach(member)
             member.support = member.curve = None
-            _ATTACHED.pop(member.parameter, None)
+            release(member)
         self._finished, self._keeps_zeros = True, keep
 
     def _check_drawn(self) -> None:
@@ -759,24 +634,6 @@ class Sparsifier:
                 f"layer (or the model was in evaluation mode), so face={self._face.name!r} does not regularize it",
                 stacklevel=4,
             )
-
-    def _check_finite(self) -> None:
-        watched = [*self.named_parameters(), *self._watched]
-        norms = torch._foreach_norm([local(parameter.detach()) for _, parameter in watched], math.inf)
-        if bool(torch.stack([norm.float() for norm in norms]).isfinite().all()):
-            return
-        for (name, parameter), norm in zip(watched, norms, strict=True):
-            if not math.isfinite(float(norm)):
-                gradient = parameter.grad
-                cause = (
-                    "its gradient is not finite either"
-                    if gradient is not None and not bool(gradient.isfinite().all())
-                    else "its gradient is finite"
-                )
-                raise NonFiniteError(
-                    f"parameter {name!r} holds NaN or infinite values at step {self._step} ({cause}); lower the "
-                    "learning rate, clip gradients, or resume from the last checkpoint"
-                )
 
 
 class _Stepped:
@@ -795,60 +652,3 @@ def _remove(*lists: list[torch.utils.hooks.RemovableHandle]) -> None:
     for handles in lists:
         for handle in handles:
             handle.remove()
-
-
-def _seed(seed: int | torch.Generator) -> int:
-    if isinstance(seed, torch.Generator):
-        return seed.initial_seed()
-    if not is_number(seed) or seed != int(seed):
-        raise InvalidArgumentError(f"seed must be an integer or a torch.Generator, got {seed!r}")
-    return int(seed)
-
-
-def _penalty_of(face: Face, penalty: str | Penalty | None) -> Penalty | None:
-    """The penalty that a face runs: its own, or the given one; None where it is left open.
-
-    Raises
-    ------
-    InvalidArgumentError
-        If a face with a penalty of its own is given another one.
-    """
-    given = None if penalty is None else penalty_named(penalty)
-    own = face.own_penalty
-    if own is None:
-        return given
-    if given is not None and type(given) is not type(own):
-        raise InvalidArgumentError(
-            f"face={face.name!r} has a penalty of its own ({own.name}); leave penalty out, or run "
-            f"{given.name or type(given).__name__} through 'proximal', 'reweighted', 'dropout' or 'learned-eta'"
-        )
-    return own if given is None else given
-
-
-def _handover(face: Face, member: Member, pool: Pool) -> Handover | None:
-    variance = face.variance(member, pool.strength)
-    if variance is None:
-        return None
-    # At a budget eta lives in the unit of the boundary, where the strength is a constant of the penalty.
-    strength = member.boundary_strength if pool.budget is not None else pool.strength
-    if pool.budget is None and strength > 0:
-        strength = face.dual(member.penalty, strength)[1]
-    return Handover(variance, strength)
-
-
-def _check_strength(value: float) -> None:
-    if not (is_number(value) and 0 <= value < math.inf):
-        raise InvalidArgumentError(f"strength must be at least 0 and finite, got {value!r}")
-
-
-def _check_aim(face: Face, strengths: Sequence[float | None], budget: Any) -> None:
-    """Raise where a face that only aims at a budget is given a strength."""
-    if face.needs_budget and (any(strength is not None for strength in strengths) or budget is None):
-        raise InvalidArgumentError(
-            f"face={face.name!r} aims at a budget and has no strength; for targeted dropout at a stated strength use "
-            "face='dropout', law='bernoulli' with penalty=TargetedDropout(threshold)"
-        )
-
-
-def _has_aim(rule: Rule) -> bool:
-    return rule.budget is not None or rule.strength is not None
