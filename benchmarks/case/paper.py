@@ -150,7 +150,7 @@ class Library(Strategy):
 
     def keep(self) -> list[torch.Tensor]:
         if not any(self.learned):
-            return [(w.detach() != 0).float() for w in self.weights]
+            return super().keep()
         kept = []
         for w, learned in zip(self.weights, self.learned, strict=True):
             if "log_sigma" in learned:
