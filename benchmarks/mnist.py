@@ -28,6 +28,10 @@ import torch.nn.functional as F
 from scipy.stats import t as student
 from torch import nn
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from case.baselines import Magnitude, Random
+
 from obverse import Budget, Sparsifier
 from obverse.penalties import LogSum
 from obverse.training import build_model, read_source
@@ -55,52 +59,6 @@ def error(model: nn.Module, part: tuple[torch.Tensor, torch.Tensor]) -> float:
         return 100 * float((model.eval()(part[0]).argmax(1) != part[1]).float().mean())
 
 
-class Magnitude:
-    """Gradual magnitude pruning with global thresholds, written without Obverse."""
-
-    def __init__(self, model: nn.Module, target: float, steps: int) -> None:
-        self.weights = [p for p in model.parameters() if p.ndim > 1]
-        self.target, self.steps, self.step_count = target, steps, 0
-        self.masks: list[torch.Tensor] | None = None
-
-    @torch.no_grad()
-    def step(self) -> None:
-        self.step_count += 1
-        freeze = round((RAMP + HOLD) * self.steps)
-        if self.masks is None and (self.step_count % EVERY == 0 or self.step_count == freeze):
-            progress = min(1.0, self.step_count / (RAMP * self.steps))
-            sparsity = self.target * (1 - (1 - progress) ** 3)
-            magnitudes = torch.cat([w.abs().flatten() for w in self.weights])
-            count = round(sparsity * magnitudes.numel())
-            threshold = magnitudes.kthvalue(count).values if count else magnitudes.new_zeros(())
-            masks = [(w.abs() > threshold).to(w.dtype) for w in self.weights]
-            for weight, mask in zip(self.weights, masks, strict=True):
-                weight.mul_(mask)
-            if self.step_count == freeze:
-                self.masks = masks
-        elif self.masks is not None:
-            for weight, mask in zip(self.weights, self.masks, strict=True):
-                weight.mul_(mask)
-
-
-class Random:
-    """A random mask of the target density in every layer, from the start."""
-
-    def __init__(self, model: nn.Module, target: float, seed: int) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        self.weights = [p for p in model.parameters() if p.ndim > 1]
-        self.masks = []
-        for weight in self.weights:
-            kept = torch.randperm(weight.numel(), generator=generator)[: round((1 - target) * weight.numel())]
-            self.masks.append(torch.zeros(weight.numel()).index_fill_(0, kept, 1.0).reshape(weight.shape))
-        self.step()
-
-    @torch.no_grad()
-    def step(self) -> None:
-        for weight, mask in zip(self.weights, self.masks, strict=True):
-            weight.mul_(mask)
-
-
 def train(parts: dict[str, Any], method: str, target: float, seed: int, epochs: int) -> dict[str, Any]:
     started = time.process_time()
     torch.manual_seed(seed)
@@ -115,7 +73,7 @@ def train(parts: dict[str, Any], method: str, target: float, seed: int, epochs: 
         budget = Budget(target, ramp=RAMP, hold=HOLD, pressure=0.1)
         pruner = Sparsifier(model, optimizer, LogSum(0.1), budget=budget, total_steps=steps, every=EVERY)
     elif method == "magnitude":
-        pruner = Magnitude(model, target, steps)
+        pruner = Magnitude(model, target, steps, RAMP, HOLD, EVERY)
     elif method == "random":
         pruner = Random(model, target, seed)
     generator = torch.Generator().manual_seed(seed)

@@ -7,7 +7,6 @@ the end.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from obverse.penalties import LogSum
 from obverse.training import build_model, read_source
 
 from .baselines import Magnitude
-from .harness import Part, density, error, matrices, shared_data
+from .harness import Part, constant_then_cosine, density, error, fit, matrices, shared_data
 
 BATCH, RATE, MOMENTUM, DECAY = 128, 0.1, 0.9, 5e-4
 RAMP, HOLD, EVERY = 0.6, 0.1, 10
@@ -58,10 +57,8 @@ def augmented(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 def train(method: str, target: float, seed: int, parts: dict[str, Part], epochs: int) -> dict[str, Any]:
     """One run."""
     torch.manual_seed(seed)
-    model = build_model("resnet20", (3, 32, 32), 10).to(memory_format=torch.channels_last)
-    inputs, labels = parts["train"]
-    per_epoch = len(labels) // BATCH
-    steps = epochs * per_epoch
+    model = build_model("resnet20", (3, 32, 32), 10)
+    steps = epochs * (len(parts["train"][1]) // BATCH)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=DECAY, nesterov=True)
     pruner: Any = None
     if method == "magnitude":
@@ -69,26 +66,18 @@ def train(method: str, target: float, seed: int, parts: dict[str, Part], epochs:
     elif method == "obverse":
         budget = Budget(target, ramp=RAMP, hold=HOLD)
         pruner = Sparsifier(model, optimizer, LogSum(0.1), budget=budget, total_steps=steps, every=EVERY)
-    freeze = round((RAMP + HOLD) * steps)
-    generator = torch.Generator().manual_seed(seed)
-    step = 0
-    for _ in range(epochs):
-        model.train()
-        order = torch.randperm(len(labels), generator=generator)
-        for batch in range(per_epoch):
-            progress = max(0.0, (step - freeze) / (steps - freeze))
-            optimizer.param_groups[0]["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * progress))
-            index = order[batch * BATCH : (batch + 1) * BATCH]
-            with torch.autocast("cpu", torch.bfloat16):
-                scores = model(augmented(inputs[index], generator))
-            optimizer.zero_grad()
-            F.cross_entropy(scores.float(), labels[index]).backward()
-            optimizer.step()
-            if pruner is not None:
-                pruner.step()
-            step += 1
-    if pruner is not None:
-        pruner.finish()
+    fit(
+        model,
+        optimizer,
+        parts["train"],
+        pruner,
+        epochs=epochs,
+        batch=BATCH,
+        seed=seed,
+        rate=constant_then_cosine(RAMP + HOLD),
+        bfloat16=True,
+        augment=augmented,
+    )
     weights = matrices(model)
     return {
         "method": method,

@@ -7,18 +7,16 @@ when their points lie on one curve; how the strength is scaled does not matter f
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from obverse import Sparsifier
 from obverse.penalties import HardConcrete, LogSum, VariationalDropout
 from obverse.sparsify import VariationalNoise
 from obverse.training import build_model
 
-from .harness import Part, density, error
+from .harness import Part, density, error, fit
 
 BATCH, RATE, EPOCHS = 128, 1e-3, 20
 FACTORS = (0.25, 1.0, 4.0, 16.0)
@@ -61,27 +59,20 @@ def train(name: str, factor: float, seed: int, parts: dict[str, Part], epochs: i
     torch.manual_seed(seed)
     model = build_model("lenet-300-100", (1, 28, 28), 10)
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
-    inputs, labels = parts["train"]
-    per_epoch = len(labels) // BATCH
-    steps = epochs * per_epoch
-    arguments = strategies(len(labels))[name](factor)
-    sparsifier = Sparsifier(model, optimizer, total_steps=steps, **arguments)
+    examples = len(parts["train"][1])
+    arguments = strategies(examples)[name](factor)
+    sparsifier = Sparsifier(model, optimizer, total_steps=epochs * (examples // BATCH), **arguments)
     sparsifier.join()
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(1e-3, 1 - step / steps))
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(epochs):
-        model.train()
-        order = torch.randperm(len(labels), generator=generator)
-        for batch in range(per_epoch):
-            index = order[batch * BATCH : (batch + 1) * BATCH]
-            (F.cross_entropy(model(inputs[index]), labels[index]) + sparsifier.penalty()).backward()
-            optimizer.step()
-            sparsifier.step()
-            optimizer.zero_grad()
-            schedule.step()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sparsifier.finish()
+    fit(
+        model,
+        optimizer,
+        parts["train"],
+        sparsifier,
+        epochs=epochs,
+        batch=BATCH,
+        seed=seed,
+        rate=lambda progress: max(1e-3, 1 - progress),
+    )
     return {
         "method": name,
         "target": factor,

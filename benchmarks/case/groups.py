@@ -7,17 +7,15 @@ the freeze and a cosine to zero after it, all 60,000 training images.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from obverse import Budget, Rule, Sparsifier
 from obverse.training import build_model
 
-from .harness import Part, density, error, matrices
+from .harness import Part, constant_then_cosine, density, error, fit, matrices
 
 BATCH, RATE, RAMP, HOLD = 128, 1e-3, 0.5, 0.1
 EPOCHS = {"lenet-300-100": 40, "lenet-5": 20}
@@ -34,13 +32,8 @@ def train(network: str, method: str, target: float, seed: int, parts: dict[str, 
     """One run; the numbers of surviving units are those of every matrix's groups."""
     torch.manual_seed(seed)
     model = build_model(network, (1, 28, 28), 10)
-    inputs, labels = parts["train"]
-    bfloat16 = network == "lenet-5"
-    if bfloat16:
-        model = model.to(memory_format=torch.channels_last)
-        inputs = inputs.to(memory_format=torch.channels_last)
-    per_epoch = len(labels) // BATCH
-    steps = epochs * per_epoch
+    examples = len(parts["train"][1])
+    steps = epochs * (examples // BATCH)
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
     rules = [Rule(nn.Conv2d, groups="filters")] if network == "lenet-5" else []
     sparsifier = Sparsifier(
@@ -50,30 +43,21 @@ def train(network: str, method: str, target: float, seed: int, parts: dict[str, 
         budget=Budget(target, ramp=RAMP, hold=HOLD),
         total_steps=steps,
         rules=rules,
-        examples=len(labels),
+        examples=examples,
         **METHODS[method],
     )
     sparsifier.join()
-    rates = [group["lr"] for group in optimizer.param_groups]
-    freeze = round((RAMP + HOLD) * steps)
-    generator = torch.Generator().manual_seed(seed)
-    step = 0
-    for _ in range(epochs):
-        model.train()
-        order = torch.randperm(len(labels), generator=generator)
-        for batch in range(per_epoch):
-            progress = max(0.0, (step - freeze) / (steps - freeze))
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * progress))
-            index = order[batch * BATCH : (batch + 1) * BATCH]
-            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                scores = model(inputs[index])
-            (F.cross_entropy(scores.float(), labels[index]) + sparsifier.penalty()).backward()
-            optimizer.step()
-            sparsifier.step()
-            optimizer.zero_grad()
-            step += 1
-    sparsifier.finish()
+    fit(
+        model,
+        optimizer,
+        parts["train"],
+        sparsifier,
+        epochs=epochs,
+        batch=BATCH,
+        seed=seed,
+        rate=constant_then_cosine(RAMP + HOLD),
+        bfloat16=network == "lenet-5",
+    )
     alive = []
     for weight in matrices(model):
         axis = 0 if weight.ndim > 2 else 1

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from scipy.stats import t as student
 from torch import nn
 
@@ -74,6 +75,65 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     if len(values) < 2:
         return mean, 0.0
     return mean, float(student.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def constant_then_cosine(freeze: float) -> Callable[[float], float]:
+    """A learning rate, as a fraction of the first: constant up to ``freeze`` of the run, then a cosine to zero."""
+
+    def factor(progress: float) -> float:
+        return 0.5 * (1 + math.cos(math.pi * max(0.0, progress - freeze) / (1 - freeze)))
+
+    return factor
+
+
+def fit(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    part: Part,
+    pruner: Any,
+    *,
+    epochs: int,
+    batch: int,
+    seed: int,
+    rate: Callable[[float], float],
+    bfloat16: bool = False,
+    augment: Callable[[torch.Tensor, torch.Generator], torch.Tensor] | None = None,
+) -> None:
+    """Train with cross-entropy; ``pruner`` acts after every step, and adds its `penalty` to the loss where it has one.
+
+    ``rate`` gives the factor on every group's learning rate at a progress from 0 to 1. Batches that are not full are
+    left out.
+    """
+    inputs, labels = part
+    if bfloat16:
+        model.to(memory_format=torch.channels_last)
+        inputs = inputs.to(memory_format=torch.channels_last)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    per_epoch = len(labels) // batch
+    generator = torch.Generator().manual_seed(seed)
+    step = 0
+    for _ in range(epochs):
+        model.train()
+        order = torch.randperm(len(labels), generator=generator)
+        for start in range(0, per_epoch * batch, batch):
+            factor = rate(step / (epochs * per_epoch))
+            for group, first in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = first * factor
+            index = order[start : start + batch]
+            images = inputs[index] if augment is None else augment(inputs[index], generator)
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                scores = model(images)
+            loss = F.cross_entropy(scores.float(), labels[index])
+            if hasattr(pruner, "penalty"):
+                loss = loss + pruner.penalty()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if pruner is not None:
+                pruner.step()
+            step += 1
+    if pruner is not None:
+        pruner.finish()
 
 
 class Results:

@@ -7,12 +7,10 @@ is evaluated once, after the last epoch. Settings were chosen on 5,000 held-out 
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from obverse import Budget, Sparsifier
@@ -21,7 +19,7 @@ from obverse.training import build_model
 from obverse.training._width import matching_width
 
 from .baselines import Magnitude, Random
-from .harness import Part, density, error, matrices
+from .harness import Part, constant_then_cosine, density, error, fit, matrices
 
 METHODS = ("dense", "small", "random", "magnitude", "obverse")
 SHAPE, CLASSES = (1, 28, 28), 10
@@ -58,18 +56,13 @@ def train(
 ) -> dict[str, Any]:
     """One run; ``options`` reach the Sparsifier."""
     torch.manual_seed(seed)
-    inputs, labels = parts["train"]
-    per_epoch = len(labels) // settings.batch
-    steps = settings.epochs * per_epoch
+    steps = settings.epochs * (len(parts["train"][1]) // settings.batch)
     width = 1.0
     if method == "small":
         total = sum(w.numel() for w in matrices(build_model(settings.network, SHAPE, CLASSES)))
         width = matching_width(settings.network, SHAPE, CLASSES, total * (1 - target), 1.0)
         torch.manual_seed(seed)
     model = build_model(settings.network, SHAPE, CLASSES, width)
-    if settings.bfloat16:
-        model = model.to(memory_format=torch.channels_last)
-        inputs = inputs.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=settings.rate,
@@ -78,26 +71,17 @@ def train(
         nesterov=True,
     )
     pruner = _pruner(settings, method, target, seed, model, optimizer, steps, options)
-    freeze = round((settings.ramp + settings.hold) * steps)
-    generator = torch.Generator().manual_seed(seed)
-    step = 0
-    for _ in range(settings.epochs):
-        model.train()
-        order = torch.randperm(len(labels), generator=generator)
-        for batch in range(per_epoch):
-            progress = max(0.0, (step - freeze) / (steps - freeze))
-            optimizer.param_groups[0]["lr"] = settings.rate * 0.5 * (1 + math.cos(math.pi * progress))
-            index = order[batch * settings.batch : (batch + 1) * settings.batch]
-            with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
-                scores = model(inputs[index])
-            optimizer.zero_grad()
-            F.cross_entropy(scores.float(), labels[index]).backward()
-            optimizer.step()
-            if pruner is not None:
-                pruner.step()
-            step += 1
-    if pruner is not None:
-        pruner.finish()
+    fit(
+        model,
+        optimizer,
+        parts["train"],
+        pruner,
+        epochs=settings.epochs,
+        batch=settings.batch,
+        seed=seed,
+        rate=constant_then_cosine(settings.ramp + settings.hold),
+        bfloat16=settings.bfloat16,
+    )
     weights = matrices(model)
     return {
         "method": method,

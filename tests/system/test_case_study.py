@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from obverse import Budget, Sparsifier
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
-from case import baselines, harness, page, paper  # noqa: E402
+from case import baselines, cifar, duality, groups, harness, ours, page, paper  # noqa: E402
 
 
 def test_results_are_kept_run_by_run(tmp_path: Path) -> None:
@@ -47,10 +48,10 @@ def test_gradual_magnitude_is_the_face_of_that_name(target: float) -> None:
     torch.manual_seed(0)
     initial = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 5))
     x, y = torch.randn(64, 20), torch.randint(0, 5, (64,))
-    for ours in (True, False):
+    for by_library in (True, False):
         model = copy.deepcopy(initial)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        if ours:
+        if by_library:
             budget = Budget(target, ramp=0.6, hold=0.1, floor=0.0)
             pruner = Sparsifier(model, optimizer, face="magnitude", budget=budget, total_steps=60, every=5)
         else:
@@ -92,6 +93,54 @@ def test_every_row_of_the_table_trains(name: str) -> None:
     assert 0 < run["density"] <= 1
     assert len(run["curve"]) == 2
     assert said
+
+
+def _parts(shape: tuple[int, ...], count: int = 256) -> dict[str, harness.Part]:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(count, *shape, generator=generator)
+    labels = torch.randint(0, 10, (count,), generator=generator)
+    return {"train": (images, labels), "test": (images[:50], labels[:50])}
+
+
+@pytest.mark.parametrize("method", ours.METHODS)
+@pytest.mark.parametrize("network", ours.STUDIES)
+def test_methods_of_the_frontier_end_at_their_size(network: str, method: str) -> None:
+    settings = replace(ours.STUDIES[network], epochs=5)
+    target = 0.0 if method == "dense" else 0.95
+    run = ours.train(settings, method, target, 0, _parts((1, 28, 28)))
+    if method == "small":
+        assert run["width"] < 1
+    else:
+        assert run["density"] == pytest.approx(1 - target, rel=0.02)
+
+
+@pytest.mark.parametrize("method", groups.METHODS)
+def test_groups_end_whole(method: str) -> None:
+    run = groups.train("lenet-300-100", method, 0.5, 0, _parts((1, 28, 28), 640), 4)
+    assert run["density"] == pytest.approx(0.5, abs=0.02)
+    assert run["alive"][0] < 784
+
+
+@pytest.mark.parametrize("method", cifar.METHODS)
+def test_residual_networks_end_at_their_size(method: str) -> None:
+    target = 0.0 if method == "dense" else 0.9
+    run = cifar.train(method, target, 0, _parts((3, 32, 32), 128), 4)
+    assert run["density"] == pytest.approx(1 - target, abs=0.005)
+
+
+@pytest.mark.parametrize("name", duality.strategies(1))
+def test_points_of_the_duality(name: str) -> None:
+    run = duality.train(name, 1.0, 0, _parts((1, 28, 28)), 1)
+    assert 0 <= run["density"] <= 1
+
+
+def test_images_are_shifted_and_flipped_whole() -> None:
+    images = torch.arange(2 * 3 * 8 * 8, dtype=torch.float32).reshape(2, 3, 8, 8) + 1
+    moved = cifar.augmented(images, torch.Generator().manual_seed(3))
+    assert moved.shape == images.shape
+    # What is left of an image is in it, row by row, from the left or from the right.
+    for before, after in zip(images, moved, strict=True):
+        assert set(after.unique().tolist()) <= {0.0, *before.unique().tolist()}
 
 
 def test_the_page_of_the_results_that_are_there(tmp_path: Path) -> None:
