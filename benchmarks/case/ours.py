@@ -83,13 +83,16 @@ def train(
         bfloat16=settings.bfloat16,
     )
     weights = matrices(model)
+    alive = sum(int((w != 0).sum()) for w in weights)
+    full = sum(w.numel() for w in matrices(build_model(settings.network, SHAPE, CLASSES)))
     return {
         "method": method,
         "target": target,
         "seed": seed,
         "error": error(model, parts["test"]),
         "density": density(model),
-        "weights": sum(int((w != 0).sum()) for w in weights),
+        "weights": alive,
+        "kept": alive / full,
         "layers": [float((w != 0).float().mean()) for w in weights],
         "width": width,
     }

@@ -131,7 +131,8 @@ def _frontiers(stored: dict[str, Any]) -> dict[str, Any]:
                     row.append("")
                     continue
                 mean, half = interval([run["error"] for run in runs])
-                row.append(f"{mean:.2f} ± {half:.2f} ({len(runs)})")
+                spread = f" ± {half:.2f}" if len(runs) > 1 else ""
+                row.append(f"{mean:.2f}{spread} ({len(runs)})")
             rows.append(row)
         tables.append(
             {
@@ -143,7 +144,7 @@ def _frontiers(stored: dict[str, Any]) -> dict[str, Any]:
         )
     return {
         "title": stored["settings"]["title"],
-        "text": stored["settings"]["text"],
+        "text": [text.replace("``", "") for text in stored["settings"]["text"]],
         "figures": figures,
         "tables": tables,
     }
