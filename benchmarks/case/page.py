@@ -8,11 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
-
 from obverse.report._pareto import Style, styles
 from obverse.report._plot import Plot, Spot
 from obverse.report._scales import Linear, Logarithmic, Scale
+from obverse.report._template import write_page as fill
 
 from . import paper
 from .harness import interval
@@ -27,23 +26,13 @@ def write_page(results: Path, target: Path) -> None:
         path = results / f"case_study_{name}.json"
         if path.exists():
             sections.append(section(json.loads(path.read_text())))
-    environment = Environment(
-        loader=ChoiceLoader([FileSystemLoader(HERE), PackageLoader("obverse.report", ".")]),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    report = Path(__import__("obverse.report", fromlist=["report"]).__file__).parent
-    page = environment.get_template("page.html.j2").render(
-        title="Sparsifying strategies in deep networks",
-        sentence="Learned and fixed dropouts, their penalties, and gradual magnitude pruning, in one harness.",
-        version="",
-        style=(report / "page.css").read_text(),
-        script=(report / "page.js").read_text(),
-        sections=sections,
-    )
-    target.write_text(page)
+    content = {
+        "title": "Sparsifying strategies in deep networks",
+        "sentence": "Learned and fixed dropouts, their penalties, and gradual magnitude pruning, in one harness.",
+        "version": "",
+        "sections": sections,
+    }
+    fill("page.html.j2", content, target, beside=HERE)
 
 
 def _percent(value: float) -> str:

@@ -9,7 +9,7 @@ import typer
 DATA: Any = typer.Option(None, help="digits, mnist, fashion-mnist, cifar10, owner/name or a path [digits].")
 TARGET: Any = typer.Option(None, help="Label column of a table [label].")
 MODEL: Any = typer.Option(None, help="mlp, lenet-300-100, lenet-5, resnet20 or package.module:factory [mlp].")
-GROUPS: Any = typer.Option(None, help="weights, units or filters [weights].")
+GROUPS: Any = typer.Option(None, help="weights, units, filters or inputs [weights].")
 EPOCHS: Any = typer.Option(None, help="By default about 2500 steps.")
 BATCH_SIZE: Any = typer.Option(None, help="Over all processes [64].")
 OPTIMIZER: Any = typer.Option(None, help="sgd, adam or adamw [adam].")

@@ -10,22 +10,27 @@ from typing import Any
 __all__ = ["write_page"]
 
 
-def write_page(template: str, content: dict[str, Any], path: str | os.PathLike[str]) -> Path:
+def write_page(
+    template: str, content: dict[str, Any], path: str | os.PathLike[str], beside: Path | None = None
+) -> Path:
     """Write one page with the style and the script inside; missing folders are made.
 
     Parameters
     ----------
     template : str
-        Name of a file of this package.
+        Name of a file of this package, or of the folder ``beside``.
     content : dict
         What the template shows.
     path : path-like
+    beside : Path, optional
+        A folder with templates that build on those of this package.
     """
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
+    from jinja2 import ChoiceLoader, Environment, FileSystemLoader, FunctionLoader, StrictUndefined
 
     here = files(__package__)
+    own = FunctionLoader(lambda name: (here / name).read_text("utf-8"))
     environment = Environment(
-        loader=FunctionLoader(lambda name: (here / name).read_text("utf-8")),
+        loader=own if beside is None else ChoiceLoader([FileSystemLoader(beside), own]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

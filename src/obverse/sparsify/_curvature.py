@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from ..errors import InvalidArgumentError, StateError, UnknownNameError
-from ._joining import is_parallel
 from ._member import Member
+from ._precision import wide
+from ._processes import average, is_parallel
 from ._shards import is_sharded, local
 
 __all__ = ["CURVATURES", "Curvature"]
@@ -50,7 +51,6 @@ class Curvature:
         self.kind = kind
         self._members = members
         self._moments: dict[str, torch.Tensor] = {}
-        self._seen = 0
         self.handles: list[Any] = []
         if kind == "gradients":
             self.handles.append(optimizer.register_step_pre_hook(_BeforeStep(self)))
@@ -88,8 +88,7 @@ class Curvature:
             # Every process has seen examples of its own.
             moments = [moment.clone() for moment in moments]
             for moment in moments:
-                torch.distributed.all_reduce(moment)
-                moment.div_(torch.distributed.get_world_size())
+                average(moment)
         curvatures = [moment.sqrt() if self.kind == "gradients" else moment for moment in moments]
         total = sum(
             float(member.whole(curvature.expand_as(member.weights)).double().sum())
@@ -169,19 +168,15 @@ def _inputs_of(module: nn.Module) -> Any:
     return None
 
 
-def _wide(inputs: torch.Tensor) -> torch.Tensor:
-    return inputs if inputs.dtype == torch.float64 else inputs.float()
-
-
 def _linear(module: nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
-    return _wide(inputs).square().reshape(-1, inputs.shape[-1]).mean(0)
+    return wide(inputs).square().reshape(-1, inputs.shape[-1]).mean(0)
 
 
 def _convolution(module: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     weight: torch.Tensor = module.weight  # type: ignore[assignment]
     dimensions = weight.ndim - 2
     others = [axis for axis in range(inputs.ndim) if axis != inputs.ndim - 1 - dimensions]
-    moments = _wide(inputs).square().mean(others)
+    moments = wide(inputs).square().mean(others)
     # Every filter of a group sees that group's channels.
     groups: int = module.groups  # type: ignore[assignment]
     per_filter = moments.reshape(groups, 1, -1).expand(groups, weight.shape[0] // groups, -1)

@@ -18,6 +18,8 @@ from torch import nn
 from ..errors import InvalidArgumentError, StateError, UnknownNameError
 from ._draws import Draws
 from ._member import Member
+from ._processes import rank
+from ._shards import is_sharded
 
 if TYPE_CHECKING:
     from .faces import Face
@@ -54,9 +56,8 @@ class Forward:
 
     def restart(self, step: int) -> None:
         """Begin the streams of the forward passes that follow ``step``."""
-        rank = torch.distributed.get_rank() if _distributed() else 0
         self._weights.generator.manual_seed(_mixed(self.seed, step, 0))
-        self._activations.generator.manual_seed(_mixed(self.seed, step, 1 + rank))
+        self._activations.generator.manual_seed(_mixed(self.seed, step, 1 + rank()))
 
     def attach(self, member: Member) -> None:
         """Let the modules that own the member's parameter see what the face does with it."""
@@ -101,10 +102,6 @@ class Forward:
             return 1 + self.normal(variance) * variance.sqrt()
         keep = 1 / (1 + variance)
         return self.uniform(keep).lt(keep).to(keep.dtype) / keep
-
-
-def _distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def _mixed(*parts: int) -> int:
@@ -258,7 +255,7 @@ def without_hooks(model: nn.Module) -> nn.Module:
 
 def refuse_shards(member: Member, face: str) -> None:
     """Raise where a parameter is sharded, which faces that act in the forward pass cannot follow."""
-    if hasattr(member.parameter, "to_local"):
+    if is_sharded(member.parameter):
         raise InvalidArgumentError(
             f"{member.name!r} is sharded over processes; face={face!r} acts in the forward pass and needs whole "
             "weights: use the proximal, reweighted or magnitude face, or data-parallel training without shards"

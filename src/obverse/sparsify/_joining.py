@@ -11,8 +11,9 @@ from torch import nn
 
 from ..errors import InvalidArgumentError, StateError
 from ._metric import Metric
+from ._processes import average, is_parallel
 
-__all__ = ["Joined", "is_parallel", "learning_rate"]
+__all__ = ["Joined", "learning_rate"]
 
 # Marks the group of an optimizer that holds learned parameters, or held them.
 _MARK = "obverse_learned"
@@ -53,21 +54,17 @@ class Joined:
         if bound < math.inf:
             self._handles.append(self.optimizer.register_step_pre_hook(_Bounded(parameters, bound)))
 
-    def leave(self, parameters: list[nn.Parameter]) -> None:
+    def leave(self) -> None:
         """Take the parameters out; the group stays, empty, so that schedules keep their count of groups."""
-        gone = {id(parameter) for parameter in parameters}
+        gone = {id(parameter) for parameter in self.parameters}
         for group in self.optimizer.param_groups:
             group["params"] = [p for p in group["params"] if id(p) not in gone]
-        for parameter in parameters:
+        for parameter in self.parameters:
             self.optimizer.state.pop(parameter, None)
             parameter.grad = None
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-
-    def leave_all(self) -> None:
-        """Take all of them out."""
-        self.leave(self.parameters)
 
 
 class _Bounded:
@@ -125,21 +122,15 @@ _ADAPTIVE: tuple[type, ...] = (
 )
 
 
-def is_parallel() -> bool:
-    distributed = torch.distributed
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
-
-
 def _averaged(parameter: nn.Parameter) -> torch.utils.hooks.RemovableHandle:
     """Average the gradient over processes as it is accumulated, as data-parallel training does for the model's own."""
     reference = weakref.ref(parameter)
 
-    def average(_: torch.Tensor) -> None:
+    def reduce(_: torch.Tensor) -> None:
         held = reference()
         if held is not None and held.grad is not None:
-            torch.distributed.all_reduce(held.grad)
-            held.grad.div_(torch.distributed.get_world_size())
+            average(held.grad)
 
     handle: torch.utils.hooks.RemovableHandle
-    handle = parameter.register_post_accumulate_grad_hook(average)  # type: ignore[no-untyped-call]
+    handle = parameter.register_post_accumulate_grad_hook(reduce)  # type: ignore[no-untyped-call]
     return handle

@@ -121,20 +121,22 @@ class Member:
         one, and comparing weights is comparing ``metric * w**2``, their first-order saliency. A curvature that is
         measured takes the place of the metric.
         """
-        if self.curve is not None:
-            return self.penalized_magnitude()
-        scale = self.metric.scale(self.parameter, self.option_group)
-        if scale is None:
-            return self.magnitude()
-        return self.grouping.magnitude(scale.sqrt_().mul_(self.weights))
+        root = self._root()
+        return self.magnitude() if root is None else self.grouping.magnitude(root * self.weights)
 
     def root_metric(self) -> torch.Tensor:
         """What a group's magnitude is multiplied by to be ranked: the root of the curvature, or of the metric."""
-        root = self.curve if self.curve is not None else self.metric.scale(self.parameter, self.option_group)
+        root = self._root()
         if root is None:
             return torch.ones((), device=self.weights.device)
-        root = root if self.curve is not None else root.sqrt_()
         return self.grouping.magnitude(root.expand_as(self.weights)) if self.group_size > 1 else root
+
+    def _root(self) -> torch.Tensor | None:
+        """The root of every weight's curvature, or of its metric; None where that is 1."""
+        if self.curve is not None:
+            return self.curve
+        scale = self.metric.scale(self.parameter, self.option_group)
+        return None if scale is None else scale.sqrt_()
 
     def curvature(self) -> float:
         """Root of the optimizer's metric at the median weight: from a curved magnitude to one of weights."""

@@ -15,7 +15,6 @@ from torch import nn
 
 from ..errors import InvalidArgumentError, NonFiniteError, StateError
 from ..penalties import LogSum, Penalty
-from ..penalties import penalty as penalty_named
 from ._arguments import check_aim, check_steps, check_strength, has_aim, penalty_of, seed_of
 from ._budget import Budget, is_number
 from ._curvature import Curvature
@@ -206,9 +205,7 @@ class Sparsifier:
         self._draws_seen = 3  # the step at which every layer must have drawn
         handle = self._metric.optimizer.register_step_post_hook(_Stepped(self))
         weakref.finalize(self, _remove, self._forward.handles, self._curvature.handles, [handle])
-        with torch.no_grad():
-            for pool in self._pools:
-                pool.start(0, self._face)
+        self._start()
 
     # ------------------------------------------------------------------ the loop
     def penalty(self) -> torch.Tensor:
@@ -279,7 +276,7 @@ class Sparsifier:
             scaled = self._face.is_controlled
             lr, bound = learning_rate(Metric(target), self._total_steps, self._main.strength, is_scaled=scaled)
         self._joined = Joined(parameters, target, lr, bound)
-        weakref.finalize(self, self._joined.leave_all)
+        weakref.finalize(self, self._joined.leave)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -305,9 +302,10 @@ class Sparsifier:
         if self._waits():
             return
         self._step += 1
-        self._forward.restart(self._step)
-        if self._step == self._draws_seen and self._face.acts_in_forward:
-            self._check_drawn()
+        if self._face.acts_in_forward:
+            self._forward.restart(self._step)
+            if self._step == self._draws_seen:
+                self._check_drawn()
         if self._zero.device != self._members[0].parameter.device:
             raise StateError(
                 f"the model was moved to {self._members[0].parameter.device} after the Sparsifier was made on "
@@ -326,7 +324,8 @@ class Sparsifier:
             pool.apply(self._step, self._face)
         for pool in self._pools:
             pool.hold_zeros()
-            pool.charge(self._step, self._face)
+            if self._face.learns:
+                pool.charge(self._step, self._face)
 
     @torch.no_grad()
     def switch(self, face: str | Face, penalty: str | Penalty | None = None) -> None:
@@ -352,16 +351,16 @@ class Sparsifier:
         after = face_named(face)
         if after is self._face:
             raise InvalidArgumentError("switch to another face object than the one in force")
-        given = None if penalty is None else penalty_named(penalty)
-        chosen = penalty_of(after, given)
+        chosen = penalty_of(after, penalty)
         self._check_shards(after)
         for pool in self._pools:
             check_aim(after, [None if pool.budget is not None else pool.strength], pool.budget)
         handed = leave(self._face, self._pools, self._forward, chosen)
         if self._joined is not None:
-            self._joined.leave_all()
+            self._joined.leave()
             self._joined = None
         self._face = self._forward.face = after
+        self._forward.restart(self._step)
         self._attach([handed.get(member.name) for member in self._members])
         for member in self._members:
             member.drawn = member.support is not None
@@ -581,6 +580,8 @@ class Sparsifier:
         for member, left in zip(self._members, handed, strict=True):
             if member.support is None:
                 self._face.attach(member, self._forward, left)
+                if self._face.acts_in_forward:
+                    self._forward.attach(member)
         self._zero = torch.zeros((), device=self._members[0].weights.device)
 
     def _check_shards(self, face: Face) -> None:
@@ -614,7 +615,7 @@ class Sparsifier:
         self._forward.detach()
         self._curvature.detach()
         if self._joined is not None:
-            self._joined.leave_all()
+            self._joined.leave()
             self._joined = None
         # An optimizer that moves weights together needs more than gradients of zero.
         mixing = None if self._metric.is_diagonal else self._metric.optimizer

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
-from typing import Any
+from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
 from ._cells import Cell
-from ._progress import epoch_state
+from ._progress import LiveDisplay, epoch_state
 from ._trainer import Trainer
 
 __all__ = ["CompareDisplay"]
@@ -19,7 +18,7 @@ __all__ = ["CompareDisplay"]
 _LINE_SECONDS = 60.0
 
 
-class CompareDisplay:
+class CompareDisplay(LiveDisplay):
     """Follows the cells of a comparison; use it as a context manager.
 
     Parameters
@@ -29,30 +28,16 @@ class CompareDisplay:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = Console(quiet=True) if console is None else console
-        self._bar: Progress | None = None
-        self._task: Any = None
+        super().__init__(
+            console, BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}", markup=False)
+        )
         self._cell, self._done, self._total = "", 0, 0
         self._last = time.monotonic()
-        if self._console.is_terminal and not self._console.quiet:
-            self._bar = Progress(
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.description}", markup=False),
-                console=self._console,
-            )
 
-    def __enter__(self) -> CompareDisplay:
+    def __enter__(self) -> Self:
         if self._bar is not None:
             self._task = self._bar.add_task("starting", total=None)
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        return super().__enter__()
 
     # ------------------------------------------------------------------ cells
     def cell(self, cell: Cell, done: int, total: int) -> None:
@@ -101,6 +86,3 @@ class CompareDisplay:
             self._bar.update(
                 self._task, completed=self._done + share, total=self._total, description=f"{self._cell}  {state}"
             )
-
-    def _line(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)

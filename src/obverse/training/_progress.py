@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 from ._trainer import Trainer
 
-__all__ = ["Display", "ProgressDisplay", "epoch_state"]
+__all__ = ["Display", "LiveDisplay", "ProgressDisplay", "epoch_state"]
 
 _MOST_LINES = 20
 
@@ -28,29 +28,25 @@ class Display(Protocol):
         """An epoch is done."""
 
 
-class ProgressDisplay:
-    """Follows the runs of a study; use it as a context manager.
+class LiveDisplay:
+    """A live bar on a terminal, and plain lines elsewhere; use it as a context manager.
 
     Parameters
     ----------
-    console : rich.console.Console, optional
-        By default nothing is shown.
+    console : rich.console.Console or None
+        None shows nothing.
+    *columns : rich.progress.ProgressColumn
+        Of the bar.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None, *columns: ProgressColumn) -> None:
         self._console = Console(quiet=True) if console is None else console
         self._bar: Progress | None = None
         self._task: Any = None
         if self._console.is_terminal and not self._console.quiet:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                TextColumn("{task.fields[state]}"),
-                TimeRemainingColumn(compact=True),
-                console=self._console,
-            )
+            self._bar = Progress(*columns, console=self._console)
 
-    def __enter__(self) -> ProgressDisplay:
+    def __enter__(self) -> Self:
         if self._bar is not None:
             self._bar.start()
         return self
@@ -60,6 +56,28 @@ class ProgressDisplay:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class ProgressDisplay(LiveDisplay):
+    """Follows the runs of a study; use it as a context manager.
+
+    Parameters
+    ----------
+    console : rich.console.Console, optional
+        By default nothing is shown.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        super().__init__(
+            console,
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[state]}"),
+            TimeRemainingColumn(compact=True),
+        )
 
     def start(self, trainer: Trainer) -> None:
         """A run begins, or goes on from its checkpoint."""
@@ -87,9 +105,6 @@ class ProgressDisplay:
         every = -(-trainer.epochs // _MOST_LINES)
         if entry["epoch"] % every == 0 or entry["epoch"] == trainer.epochs:
             self._line(f"seed {trainer.seed}  {state}")
-
-    def _line(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def epoch_state(trainer: Trainer) -> str:

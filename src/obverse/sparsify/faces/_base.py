@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .._forward import Forward
     from .._member import Member
 
-__all__ = ["LARGEST_VARIANCE", "Face", "Handover", "ratio", "wide"]
+__all__ = ["LARGEST_VARIANCE", "Face", "Handover", "ratio"]
 
 # Largest variance of a noise: keep probabilities below 1e-3 are not told apart.
 LARGEST_VARIANCE = 1e3
@@ -64,8 +64,6 @@ class Face:
     # ------------------------------------------------------------------ attaching
     def attach(self, member: Member, forward: Forward, handed: Handover | None) -> None:
         """Take up a tensor, and the noise that another face leaves to this one."""
-        if self.acts_in_forward:
-            forward.attach(member)
 
     def detach(self, member: Member) -> None:
         """Let go of a tensor; what the face remembers of it is lost."""
@@ -155,8 +153,3 @@ class Face:
 def ratio(shrunk: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
     """shrunk / magnitude, 0 where the magnitude is 0; what is not a number stays so, to be found."""
     return torch.where(magnitude == 0, 0.0, shrunk / magnitude)
-
-
-def wide(tensor: torch.Tensor) -> torch.Tensor:
-    """At least single precision, in which small steps of a logarithm are not lost."""
-    return tensor if tensor.dtype == torch.float64 else tensor.float()

@@ -12,7 +12,8 @@ from ...errors import InvalidArgumentError
 from ...penalties import ConcreteDropout, Penalty
 from .._budget import is_number
 from .._member import Member
-from ._base import Face, Handover, wide
+from .._precision import wide
+from ._base import Face, Handover
 
 if TYPE_CHECKING:
     from .._forward import Forward
@@ -64,17 +65,16 @@ class ConcreteNoise(Face):
             variance = wide(handed.variance)
             logit = torch.logit(variance / (1 + variance), eps=1e-4)
         member.learned["logit_drop"] = nn.Parameter(logit)
-        forward.attach(member)
 
     def shown(self, member: Member, weight: torch.Tensor, forward: Forward) -> torch.Tensor:
-        logit = self._logit(member)
+        logit = member.learned["logit_drop"]
         u = forward.uniform(logit).clamp(1e-6, 1 - 1e-6)
         dropped = torch.sigmoid((logit + torch.log(u) - torch.log1p(-u)) / self.temperature)
         mask = (1 - dropped) / torch.sigmoid(-logit)
         return weight * member.grouping.spread(mask, weight)
 
     def cost(self, member: Member, strength: torch.Tensor) -> torch.Tensor | None:
-        logit = self._logit(member)
+        logit = member.learned["logit_drop"]
         drop = torch.sigmoid(logit)
         # H = log(1 + e^logit) - p logit
         entropy = nn.functional.softplus(logit) - drop * logit
@@ -82,7 +82,7 @@ class ConcreteNoise(Face):
 
     def variance(self, member: Member, strength: float) -> torch.Tensor | None:
         with torch.no_grad():
-            return self._logit(member).exp()
+            return member.learned["logit_drop"].exp()
 
     def fallen(self, member: Member) -> float:
         # Nothing falls by itself; the strength stays as it is.
@@ -93,6 +93,3 @@ class ConcreteNoise(Face):
 
     def dual(self, penalty: Penalty, strength: float) -> tuple[Penalty, float]:
         return ConcreteDropout(strength), 1.0
-
-    def _logit(self, member: Member) -> torch.Tensor:
-        return member.learned["logit_drop"].clamp(-_LARGEST, _LARGEST)

@@ -26,7 +26,6 @@ class Dropout(Face):
         member.memory = torch.zeros_like(member.magnitude())
         if handed is not None:
             self._remember(member, handed.variance)
-        forward.attach(member)
 
     def spread(self, member: Member, weight: torch.Tensor) -> torch.Tensor | None:
         # A group's mask is one draw for all of it.

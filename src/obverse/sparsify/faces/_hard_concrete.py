@@ -13,7 +13,8 @@ from ...errors import InvalidArgumentError
 from ...penalties import HardConcrete, Penalty
 from .._budget import is_number
 from .._member import Member
-from ._base import LARGEST_VARIANCE, Face, Handover, wide
+from .._precision import wide
+from ._base import LARGEST_VARIANCE, Face, Handover
 
 if TYPE_CHECKING:
     from .._forward import Forward
@@ -72,10 +73,9 @@ class HardConcreteGates(Face):
         # A little apart, as equal gates of a layer would stay equal for long.
         apart = torch.empty(magnitude.shape).normal_(std=0.01, generator=forward.fixed)
         member.learned["log_a"] = nn.Parameter(log_a + apart.to(log_a))
-        forward.attach(member)
 
     def shown(self, member: Member, weight: torch.Tensor, forward: Forward) -> torch.Tensor:
-        log_a = self._log_a(member)
+        log_a = member.learned["log_a"]
         u = forward.uniform(log_a).clamp(1e-6, 1 - 1e-6)
         gate = torch.sigmoid((torch.log(u) - torch.log1p(-u) + log_a) / self.beta)
         return weight * member.grouping.spread(self._clip(gate), weight)
@@ -84,12 +84,12 @@ class HardConcreteGates(Face):
         return weight * member.grouping.spread(self._gate(member), weight)
 
     def cost(self, member: Member, strength: torch.Tensor) -> torch.Tensor | None:
-        return strength * member.group_size * torch.sigmoid(self._log_a(member) - self._offset).sum()
+        return strength * member.group_size * torch.sigmoid(member.learned["log_a"] - self._offset).sum()
 
     def score(self, member: Member) -> torch.Tensor:
         # Among gates that are shut alike, the one nearest to opening leads.
         with torch.no_grad():
-            gate = self._gate(member) + 1e-3 * torch.sigmoid(self._log_a(member) - self._offset)
+            gate = self._gate(member) + 1e-3 * torch.sigmoid(member.learned["log_a"] - self._offset)
             return member.curved_magnitude() * gate
 
     def fallen(self, member: Member) -> float:
@@ -101,12 +101,12 @@ class HardConcreteGates(Face):
             gate = self._gate(member)
             if kept is None:
                 return gate
-            mean, _ = self._moments(self._log_a(member))
+            mean, _ = self._moments(member.learned["log_a"])
             return torch.where((gate == 0) & kept, mean, gate)
 
     def variance(self, member: Member, strength: float) -> torch.Tensor | None:
         with torch.no_grad():
-            return self._variance(self._log_a(member))
+            return self._variance(member.learned["log_a"])
 
     def emptying_strength(self, penalty: Penalty, gradient: float) -> float:
         # The penalty of cost c has the slope of cost 1 times sqrt(c) at zero.
@@ -140,11 +140,8 @@ class HardConcreteGates(Face):
     def dual(self, penalty: Penalty, strength: float) -> tuple[Penalty, float]:
         return HardConcrete(strength, self.beta, self.gamma, self.zeta), 1.0
 
-    def _log_a(self, member: Member) -> torch.Tensor:
-        return member.learned["log_a"].clamp(-_LARGEST, _LARGEST)
-
     def _clip(self, gate: torch.Tensor) -> torch.Tensor:
         return (gate * (self.zeta - self.gamma) + self.gamma).clamp(0.0, 1.0)
 
     def _gate(self, member: Member) -> torch.Tensor:
-        return self._clip(torch.sigmoid(self._log_a(member)))
+        return self._clip(torch.sigmoid(member.learned["log_a"]))

@@ -12,7 +12,8 @@ from ...errors import InvalidArgumentError
 from ...penalties import Penalty
 from .._budget import is_number
 from .._member import Member
-from ._base import Face, Handover, wide
+from .._precision import wide
+from ._base import Face, Handover
 
 if TYPE_CHECKING:
     from .._forward import Forward

@@ -84,7 +84,6 @@ class TargetedNoise(Face):
 
     def attach(self, member: Member, forward: Forward, handed: Handover | None) -> None:
         member.memory = torch.ones_like(member.magnitude())
-        forward.attach(member)
 
     def shown(self, member: Member, weight: torch.Tensor, forward: Forward) -> torch.Tensor:
         if member.memory is None:
@@ -96,6 +95,6 @@ class TargetedNoise(Face):
         self, member: Member, magnitude: torch.Tensor, boundary: float, strength: float, pressure: float
     ) -> None:
         assert member.memory is not None
-        member.memory.fill_(1.0).masked_fill_(magnitude <= boundary, 1 - self.rate)
-        if boundary <= 0:
-            member.memory.fill_(1.0)
+        member.memory.fill_(1.0)
+        if boundary > 0:
+            member.memory.masked_fill_(magnitude <= boundary, 1 - self.rate)

@@ -12,7 +12,8 @@ from ...errors import InvalidArgumentError
 from ...penalties import Penalty, VariationalDropout
 from .._budget import is_number
 from .._member import Member
-from ._base import Face, Handover, wide
+from .._precision import wide
+from ._base import Face, Handover
 from ._divergence import Divergence
 
 if TYPE_CHECKING:
@@ -97,7 +98,6 @@ class VariationalNoise(Face):
             start = log_alpha / 2 + magnitude.clamp_min(_TINY).log() if self.is_additive else log_alpha
         member.learned["log_sigma" if self.is_additive else "log_alpha"] = nn.Parameter(start)
         self._divergence(magnitude)
-        forward.attach(member)
 
     def _divergence(self, like: torch.Tensor) -> Divergence:
         key = (like.device, like.dtype)
@@ -108,17 +108,17 @@ class VariationalNoise(Face):
     def eta(self, member: Member, magnitude: torch.Tensor) -> torch.Tensor:
         """Inverse variance of the relative noise, differentiable."""
         if self.is_additive:
-            return (magnitude * torch.exp(-self._log_sigma(member))).square()
-        return torch.exp(-self._log_alpha(member))
+            return (magnitude * torch.exp(-member.learned["log_sigma"])).square()
+        return torch.exp(-member.learned["log_alpha"])
 
     def spread(self, member: Member, weight: torch.Tensor) -> torch.Tensor | None:
         return self._square_noise(member, weight) if self.local else None
 
     def shown(self, member: Member, weight: torch.Tensor, forward: Forward) -> torch.Tensor:
         if self.is_additive:
-            deviation = member.grouping.spread(torch.exp(self._log_sigma(member)), weight) * (weight != 0)
+            deviation = member.grouping.spread(torch.exp(member.learned["log_sigma"]), weight) * (weight != 0)
             return weight + deviation * forward.normal(weight)
-        relative = member.grouping.spread(torch.exp(self._log_alpha(member) / 2), weight)
+        relative = member.grouping.spread(torch.exp(member.learned["log_alpha"] / 2), weight)
         return weight * (1 + relative * forward.normal(weight))
 
     def cost(self, member: Member, strength: torch.Tensor) -> torch.Tensor | None:
@@ -150,14 +150,8 @@ class VariationalNoise(Face):
     def dual(self, penalty: Penalty, strength: float) -> tuple[Penalty, float]:
         return VariationalDropout(scale=strength**-0.5), strength
 
-    def _log_sigma(self, member: Member) -> torch.Tensor:
-        return member.learned["log_sigma"].clamp(-_LARGEST_SIGMA, _LARGEST_SIGMA)
-
-    def _log_alpha(self, member: Member) -> torch.Tensor:
-        return member.learned["log_alpha"].clamp(-_LARGEST, _LARGEST)
-
     def _square_noise(self, member: Member, weight: torch.Tensor) -> torch.Tensor:
         if self.is_additive:
             # What a budget has taken is quiet.
-            return member.grouping.spread(torch.exp(2 * self._log_sigma(member)), weight) * (weight != 0)
-        return member.grouping.spread(torch.exp(self._log_alpha(member)), weight) * weight.square()
+            return member.grouping.spread(torch.exp(2 * member.learned["log_sigma"]), weight) * (weight != 0)
+        return member.grouping.spread(torch.exp(member.learned["log_alpha"]), weight) * weight.square()
