@@ -47,14 +47,17 @@ class Magnitude:
 
 
 class Random:
-    """A random mask of the target density in every layer, from the start."""
+    """A random mask from the start, with Erdős–Rényi densities (Mocanu et al., 2018; Evci et al., 2020).
+
+    A matrix keeps weights in proportion to the sum of its sizes, which serves small layers better than equal shares.
+    """
 
     def __init__(self, model: nn.Module, target: float, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.weights = matrices(model)
         self.masks = []
-        for weight in self.weights:
-            kept = torch.randperm(weight.numel(), generator=generator)[: round((1 - target) * weight.numel())]
+        for weight, count in zip(self.weights, _counts(self.weights, target), strict=True):
+            kept = torch.randperm(weight.numel(), generator=generator)[:count]
             self.masks.append(torch.zeros(weight.numel()).index_fill_(0, kept, 1.0).reshape(weight.shape))
         self.step()
 
@@ -65,3 +68,17 @@ class Random:
 
     def finish(self) -> None:
         pass
+
+
+def _counts(weights: list[nn.Parameter], target: float) -> list[int]:
+    """How many weights every matrix keeps; one whose part exceeds it is kept whole."""
+    remaining = (1 - target) * sum(weight.numel() for weight in weights)
+    counts: dict[int, int] = {}
+    while True:
+        free = [i for i in range(len(weights)) if i not in counts]
+        factor = remaining / max(1, sum(sum(weights[i].shape) for i in free))
+        full = [i for i in free if factor * sum(weights[i].shape) > weights[i].numel()]
+        counts |= {i: weights[i].numel() if i in full else round(factor * sum(weights[i].shape)) for i in full or free}
+        if not full:
+            return [counts[i] for i in range(len(weights))]
+        remaining -= sum(weights[i].numel() for i in full)

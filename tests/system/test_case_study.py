@@ -66,14 +66,25 @@ def test_gradual_magnitude_is_the_face_of_that_name(target: float) -> None:
         assert torch.equal(a, b)
 
 
-def test_random_pruning_keeps_the_share_of_every_matrix() -> None:
+@pytest.mark.parametrize(("target", "kept"), [(0.9, [50, 40]), (0.5, [250, 200])])
+def test_random_pruning_keeps_weights_in_proportion_to_the_sizes(target: float, kept: list[int]) -> None:
     model = nn.Sequential(nn.Linear(20, 30), nn.Linear(30, 10))
+    pruner = baselines.Random(model, target, seed=1)
+    with torch.no_grad():
+        for weight in harness.matrices(model):
+            weight.fill_(1.0)
+    pruner.step()
+    assert [int(weight.sum()) for weight in harness.matrices(model)] == kept
+
+
+def test_random_pruning_keeps_a_matrix_whole_rather_than_more_than_it_has() -> None:
+    model = nn.Sequential(nn.Linear(100, 100), nn.Linear(100, 2))
     pruner = baselines.Random(model, 0.9, seed=1)
     with torch.no_grad():
         for weight in harness.matrices(model):
             weight.fill_(1.0)
     pruner.step()
-    assert [int(weight.sum()) for weight in harness.matrices(model)] == [60, 30]
+    assert [int(weight.sum()) for weight in harness.matrices(model)] == [820, 200]
 
 
 def test_the_interval_is_students() -> None:
