@@ -70,7 +70,7 @@ def ours(arguments: argparse.Namespace) -> None:
         for network in arguments.networks or list(studies):
             settings = studies[network]
             for target in (0.0, *(arguments.targets or settings.targets)):
-                for method in arguments.rows or study.METHODS:
+                for method in arguments.rows or settings.methods:
                     if (method == "dense") != (target == 0):
                         continue
                     key = f"{network}/{method}/{target:.6g}/{seed}"
