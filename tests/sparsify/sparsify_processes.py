@@ -1,6 +1,8 @@
 """One process of a data-parallel run: trains on its half of every batch and saves what it ends with.
 
 python sparsify_processes.py ddp|fsdp|one METHOD RANK WORLD FOLDER
+
+The method "changing" goes through three faces and measures the curvature; it loads its own state half-way.
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ from torch.nn.parallel import DistributedDataParallel
 from obverse import Budget, Sparsifier
 
 STEPS = 12
+CHANGES = {4: "hard-concrete", 7: "reweighted"}
 
 
 def main(kind: str, method: str, rank: int, world: int, folder: Path) -> None:
     torch.set_num_threads(1)
     if world > 1:
-        dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=world)
+        dist.init_process_group("gloo", init_method=f"file://{folder}/meeting-{kind}", rank=rank, world_size=world)
     torch.manual_seed(0)
     model: nn.Module = nn.Sequential(nn.Linear(10, 15), nn.ReLU(), nn.Linear(15, 6), nn.ReLU(), nn.Linear(6, 3))
     wrapped = model
@@ -36,12 +39,14 @@ def main(kind: str, method: str, rank: int, world: int, folder: Path) -> None:
                 fully_shard(layer, mesh=dist.init_device_mesh("cpu", (world,)))
         fully_shard(model, mesh=dist.init_device_mesh("cpu", (world,)))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    sparsifier = Sparsifier(model, optimizer, budget=Budget(0.7), total_steps=STEPS, every=1, **METHODS[method])
+    is_changing = method == "changing"
+    chosen = {"face": "dropout", "law": "bernoulli", "curvature": "gradients"} if is_changing else METHODS[method]
+    sparsifier = Sparsifier(model, optimizer, budget=Budget(0.7), total_steps=STEPS, every=1, **chosen)
     sparsifier.join()
     if kind == "ddp":
         wrapped = DistributedDataParallel(model)
     generator = torch.Generator().manual_seed(1)
-    for _ in range(STEPS):
+    for step in range(STEPS):
         inputs = torch.randn(16, 10, generator=generator)
         labels = torch.randint(0, 3, (16,), generator=generator)
         inputs, labels = inputs[rank::world], labels[rank::world]
@@ -50,6 +55,10 @@ def main(kind: str, method: str, rank: int, world: int, folder: Path) -> None:
         optimizer.step()
         sparsifier.step()
         optimizer.zero_grad()
+        if is_changing and step in CHANGES:
+            sparsifier.switch(CHANGES[step])
+            sparsifier.join()
+            sparsifier.load_state_dict(sparsifier.state_dict())
     sparsifier.finish()
     ended: dict[str, Any] = {
         name: p.full_tensor() if hasattr(p, "full_tensor") else p for name, p in model.state_dict().items()

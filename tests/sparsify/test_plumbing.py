@@ -115,7 +115,7 @@ def test_a_copied_model_trains_by_itself(method: str) -> None:
     assert abs(run.sparsifier.sparsity - 0.7) < 0.01
 
 
-def _processes(kind: str, method: str, folder: Path) -> list[dict[str, torch.Tensor]]:
+def _processes(kinds: tuple[str, ...], method: str, folder: Path) -> list[dict[str, torch.Tensor]]:
     def launch(kind: str, rank: int, world: int) -> subprocess.Popen[bytes]:
         arguments = [str(HERE / "sparsify_processes.py"), kind, method, str(rank), str(world), str(folder)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -123,11 +123,14 @@ def _processes(kind: str, method: str, folder: Path) -> list[dict[str, torch.Ten
             [sys.executable, "-W", "ignore", *arguments], cwd=HERE, env=environment, stderr=subprocess.PIPE
         )
 
-    running = [launch("one", 0, 1), *(launch(kind, rank, 2) for rank in (0, 1))]
+    reference, *others = kinds
+    running = [launch(reference, 0, 1)] if reference == "one" else [launch(reference, rank, 2) for rank in (0, 1)]
+    running += [launch(kind, rank, 2) for kind in others for rank in (0, 1)]
     for process in running:
         _, complaint = process.communicate(timeout=240)
         assert process.returncode == 0, complaint.decode()[-2000:]
-    return [torch.load(folder / f"{name}.pt", weights_only=True) for name in ("one-0", f"{kind}-0", f"{kind}-1")]
+    names = [f"{reference}-0", *(f"{kind}-{rank}" for kind in others for rank in (0, 1))]
+    return [torch.load(folder / f"{name}.pt", weights_only=True) for name in names]
 
 
 @pytest.mark.parametrize(
@@ -135,21 +138,36 @@ def _processes(kind: str, method: str, folder: Path) -> list[dict[str, torch.Ten
     [
         ("ddp", "hard-concrete"),
         ("fsdp", "proximal"),
+        ("fsdp", "changing"),
         pytest.param("ddp", "proximal", marks=pytest.mark.slow),
         pytest.param("ddp", "learned-eta", marks=pytest.mark.slow),
         pytest.param("ddp", "variational-weights", marks=pytest.mark.slow),
         pytest.param("fsdp", "reweighted", marks=pytest.mark.slow),
         pytest.param("fsdp", "magnitude", marks=pytest.mark.slow),
         pytest.param("fsdp", "random", marks=pytest.mark.slow),
+        pytest.param("fsdp", "hard-concrete", marks=pytest.mark.slow),
+        pytest.param("fsdp", "learned-eta", marks=pytest.mark.slow),
+        pytest.param("fsdp", "variational-weights", marks=pytest.mark.slow),
+        pytest.param("fsdp", "targeted-dropout", marks=pytest.mark.slow),
     ],
 )
 def test_two_processes_equal_one(kind: str, method: str, tmp_path: Path) -> None:
-    one, first, second = _processes(kind, method, tmp_path)
+    one, first, second = _processes(("one", kind), method, tmp_path)
     for name, expected in one.items():
         assert torch.equal(first[name], second[name])
         torch.testing.assert_close(first[name], expected, rtol=1e-4, atol=1e-5)
         assert torch.equal(first[name] == 0, expected == 0)
     assert len({(tmp_path / f"{kind}-{rank}.txt").read_text() for rank in (0, 1)}) == 1
+
+
+@pytest.mark.parametrize("method", ["variational", pytest.param("dropout", marks=pytest.mark.slow)])
+def test_sharded_training_equals_data_parallel_training(method: str, tmp_path: Path) -> None:
+    """Noise on activations differs from process to process, so that two processes are not one."""
+    expected, first, second = _processes(("ddp", "fsdp"), method, tmp_path)
+    for name in expected:
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(first[name], expected[name], rtol=1e-4, atol=1e-5)
+        assert torch.equal(first[name] == 0, expected[name] == 0)
 
 
 def test_noise_on_activations_differs_from_process_to_process(monkeypatch: pytest.MonkeyPatch) -> None:

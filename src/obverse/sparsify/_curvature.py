@@ -18,7 +18,7 @@ from ..errors import InvalidArgumentError, StateError, UnknownNameError
 from ._member import Member
 from ._precision import wide
 from ._processes import average, is_parallel
-from ._shards import is_sharded, local
+from ._shards import gathered, is_sharded, local
 
 __all__ = ["CURVATURES", "Curvature"]
 
@@ -91,15 +91,16 @@ class Curvature:
                 average(moment)
         curvatures = [moment.sqrt() if self.kind == "gradients" else moment for moment in moments]
         total = sum(
-            float(member.whole(curvature.expand_as(member.weights)).double().sum())
+            float(gathered(curvature.expand_as(member.held), member.parameter).double().sum())
             for member, curvature in zip(seen, curvatures, strict=True)
         )
         mean = total / sum(member.parameter.numel() for member in seen) if total > 0 else 1.0
         for member, curvature in zip(seen, curvatures, strict=True):
-            member.curve = (curvature / mean).clamp_min(_FLOOR).sqrt_()
+            curve = (curvature / mean).clamp_min(_FLOOR).sqrt_()
+            member.curve = gathered(curve, member.parameter) if member.is_whole else curve
         for member in self._members:
             if member.curve is None:  # a layer that was not used yet counts as a usual one
-                member.curve = torch.ones((), dtype=member.weights.dtype, device=member.weights.device)
+                member.curve = torch.ones((), dtype=member.held.dtype, device=member.held.device)
 
     def detach(self) -> None:
         for handle in self.handles:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..errors import InvalidArgumentError, StateError, UnknownNameError
+from ..errors import StateError, UnknownNameError
 from ._draws import Draws
 from ._member import Member
 from ._processes import rank
@@ -68,10 +68,14 @@ class Forward:
                 and self.law == "gaussian"
                 and local == "weight"
                 and isinstance(module, _LOCAL)
-                and self.face.spread(member, member.parameter) is not None
+                and self.face.spread(member, member.weights) is not None
             )
             if on_activations:
-                self.handles.append(module.register_forward_hook(_Activations(self, member), with_kwargs=True))
+                # Before a shard's own hook, which frees the whole weight.
+                first = is_sharded(member.parameter)
+                self.handles.append(
+                    module.register_forward_hook(_Activations(self, member), with_kwargs=True, prepend=first)
+                )
                 continue
             kind = _Packed if isinstance(module, nn.RNNBase) else _Shadow
             shadow = kind(self, member, module, local)
@@ -251,12 +255,3 @@ def without_hooks(model: nn.Module) -> nn.Module:
                     ):
                         kept.pop(number, None)
     return model
-
-
-def refuse_shards(member: Member, face: str) -> None:
-    """Raise where a parameter is sharded, which faces that act in the forward pass cannot follow."""
-    if is_sharded(member.parameter):
-        raise InvalidArgumentError(
-            f"{member.name!r} is sharded over processes; face={face!r} acts in the forward pass and needs whole "
-            "weights: use the proximal, reweighted or magnitude face, or data-parallel training without shards"
-        )

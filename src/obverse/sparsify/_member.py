@@ -13,7 +13,7 @@ from ..penalties import Penalty, Rescaled, boundary_strength
 from ._groups import Grouping
 from ._metric import Metric
 from ._rules import Selected
-from ._shards import gathered, local, local_part, summed
+from ._shards import gathered, local, local_part, summed, traced
 
 __all__ = ["Member"]
 
@@ -47,6 +47,8 @@ class Member:
         Once the support is frozen, 1 for every group that is kept and 0 for the others.
     drawn : bool
         Whether a forward pass has drawn noise for it.
+    is_whole : bool
+        Whether all processes work on the whole of a tensor that is sharded over them, as the forward pass does.
     """
 
     selected: Selected
@@ -59,6 +61,7 @@ class Member:
     curve: torch.Tensor | None = None
     support: torch.Tensor | None = None
     drawn: bool = False
+    is_whole: bool = False
 
     def __post_init__(self) -> None:
         self.given, self.width = self.penalty, 1.0
@@ -73,9 +76,19 @@ class Member:
         return self.selected.parameter
 
     @property
-    def weights(self) -> torch.Tensor:
+    def held(self) -> torch.Tensor:
         """The weights held by this process, detached; writing to them writes to the parameter."""
         return local(self.parameter.detach())
+
+    @property
+    def weights(self) -> torch.Tensor:
+        """The weights that the face works on, detached: those held here, or a copy of all."""
+        return gathered(self.held, self.parameter) if self.is_whole else self.held
+
+    @property
+    def traced(self) -> torch.Tensor:
+        """The same, for a cost to be differentiated."""
+        return traced(self.parameter)
 
     @property
     def boundary_strength(self) -> float:
@@ -103,6 +116,12 @@ class Member:
     @property
     def rate(self) -> float:
         return self.metric.rate(self.option_group)
+
+    def work_on_all(self, is_whole: bool) -> None:
+        """Let the face work on the whole tensor, or on what this process holds."""
+        if is_whole != self.is_whole and self.curve is not None and self.curve.ndim:
+            self.curve = (local_part if self.is_whole else gathered)(self.curve, self.parameter)
+        self.is_whole = is_whole
 
     def magnitude(self) -> torch.Tensor:
         """Magnitude of every group, in the unit of a weight."""
@@ -135,14 +154,19 @@ class Member:
         """The root of every weight's curvature, or of its metric; None where that is 1."""
         if self.curve is not None:
             return self.curve
-        scale = self.metric.scale(self.parameter, self.option_group)
+        scale = self._scale()
         return None if scale is None else scale.sqrt_()
+
+    def _scale(self) -> torch.Tensor | None:
+        """The optimizer's metric, a new tensor; None where that is 1."""
+        scale = self.metric.scale(self.parameter, self.option_group)
+        return gathered(scale, self.parameter) if scale is not None and self.is_whole else scale
 
     def curvature(self) -> float:
         """Root of the optimizer's metric at the median weight: from a curved magnitude to one of weights."""
         if self.curve is not None:
             return float(self.curve.median())
-        scale = self.metric.scale(self.parameter, self.option_group)
+        scale = self._scale()
         return 1.0 if scale is None else float(scale.flatten()[:: max(1, scale.numel() >> 12)].median().sqrt())
 
     def steps(self, strength: float) -> float | torch.Tensor:
@@ -150,7 +174,7 @@ class Member:
 
         In the unit of `penalized_magnitude`, where a curvature multiplies it.
         """
-        scale = self.metric.scale(self.parameter, self.option_group)
+        scale = self._scale()
         if self.curve is not None:
             curvature = self.curve.square().expand_as(self.weights)
             inverse = curvature if scale is None else curvature / scale
@@ -165,8 +189,8 @@ class Member:
 
     def shrink(self, factor: Callable[..., torch.Tensor], *per_group: torch.Tensor | float) -> None:
         """Multiply every group by ``factor(*per_group)``; single weights in blocks that stay in the fast cache."""
-        weights = self.weights
-        if self.group_size > 1 or not weights.is_contiguous() or weights.device.type != "cpu":
+        weights = self.held
+        if self.is_whole or self.group_size > 1 or not weights.is_contiguous() or weights.device.type != "cpu":
             self.multiply(factor(*per_group))
             return
         pieces = torch.split(weights.view(-1), _BLOCK)
@@ -179,16 +203,20 @@ class Member:
 
     def multiply(self, factor: torch.Tensor) -> None:
         """Multiply every group by its factor, in place."""
-        weights = self.weights
-        weights.mul_(self.grouping.spread(factor, weights))
+        held = self.held
+        held.mul_(self.grouping.spread(self.held_part(factor), held))
 
     def nonzero(self) -> int:
-        return summed(int(torch.count_nonzero(self.weights)), self.parameter)
+        return summed(int(torch.count_nonzero(self.held)), self.parameter)
 
     def whole(self, per_group: torch.Tensor) -> torch.Tensor:
-        """One entry for every group of the tensor, where this process holds but a part of them."""
-        return gathered(per_group, self.parameter)
+        """One entry for every group of the tensor, where the face works on a part of them."""
+        return per_group if self.is_whole else gathered(per_group, self.parameter)
+
+    def held_part(self, per_group: torch.Tensor) -> torch.Tensor:
+        """The entries of the groups that this process holds, of those that the face works on."""
+        return local_part(per_group, self.parameter) if self.is_whole else per_group
 
     def part(self, per_group: torch.Tensor) -> torch.Tensor:
-        """The entries of the groups that this process holds."""
-        return local_part(per_group, self.parameter)
+        """The entries of the groups that the face works on."""
+        return per_group if self.is_whole else local_part(per_group, self.parameter)

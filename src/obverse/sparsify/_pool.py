@@ -61,7 +61,7 @@ class Pool:
         self.budget = budget
         self.strength = self._first_strength = strength
         # What the loss pays; a tensor, so that a compiled graph reads it anew.
-        self.coefficient = torch.zeros((), device=members[0].weights.device)
+        self.coefficient = torch.zeros((), device=members[0].held.device)
         self._continuation = continuation
         self.boundary: float | None = None
         self.trajectory = Trajectory()
@@ -161,7 +161,7 @@ class Pool:
     def hold_zeros(self) -> None:
         """After the freeze: put back to zero what the optimizer moved."""
         if self._frozen:
-            weights = [member.weights for member in self.members]
+            weights = [member.held for member in self.members]
             supports = [
                 member.grouping.spread(_known(member.support), part)
                 for member, part in zip(self.members, weights, strict=True)
@@ -264,10 +264,11 @@ class Pool:
             factor = face.fold(member, kept)
             if factor is not None:
                 member.multiply(factor)
-            member.support = kept.to(member.parameter.dtype)
+            member.is_whole = False
+            member.support = member.part(mask).to(member.parameter.dtype)
             member.multiply(member.support)
             face.detach(member)
-            member.metric.forget(member.parameter, member.grouping.spread(member.support, member.weights))
+            member.metric.forget(member.parameter, member.grouping.spread(member.support, member.held))
         self._frozen = True
         self.strength = 0.0
         self.coefficient.zero_()

@@ -8,7 +8,7 @@ import torch
 
 from ..errors import InvalidArgumentError
 
-__all__ = ["check_shards", "gathered", "is_sharded", "local", "local_part", "summed"]
+__all__ = ["check_shards", "gathered", "is_sharded", "local", "local_part", "summed", "traced"]
 
 
 def is_sharded(tensor: torch.Tensor) -> bool:
@@ -35,6 +35,14 @@ def gathered(part: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     whole: torch.Tensor = DTensor.from_local(
         part, layout.device_mesh, layout.placements, run_check=False, shape=torch.Size(shape), stride=_stride(shape)
     ).full_tensor()
+    return whole
+
+
+def traced(tensor: torch.Tensor) -> torch.Tensor:
+    """The whole of a tensor, differentiable: every process gets the gradient of its part."""
+    if not is_sharded(tensor):
+        return tensor
+    whole: torch.Tensor = tensor.full_tensor()  # type: ignore[attr-defined]
     return whole
 
 

@@ -19,14 +19,14 @@ from ._arguments import check_aim, check_steps, check_strength, has_aim, penalty
 from ._budget import Budget, is_number
 from ._curvature import Curvature
 from ._finite import check_finite
-from ._forward import Forward, refuse_shards, without_hooks
+from ._forward import Forward, without_hooks
 from ._joining import Joined, learning_rate
 from ._metric import Metric
 from ._pool import Pool
 from ._recruiting import pooled, recruit, release, take
 from ._rules import Rule, as_budget
 from ._scale import check_scale, natural_penalty, natural_strength
-from ._shards import local
+from ._shards import is_sharded, local
 from ._state import VERSION, check_state, restored
 from ._switching import leave
 from ._zeros import keep_zeros
@@ -352,7 +352,6 @@ class Sparsifier:
         if after is self._face:
             raise InvalidArgumentError("switch to another face object than the one in force")
         chosen = penalty_of(after, penalty)
-        self._check_shards(after)
         for pool in self._pools:
             check_aim(after, [None if pool.budget is not None else pool.strength], pool.budget)
         handed = leave(self._face, self._pools, self._forward, chosen)
@@ -386,8 +385,8 @@ class Sparsifier:
         for member in self._members:
             factor = None if member.support is not None or self._finished else self._face.fold(member)
             if factor is not None:
-                weights = mine[member.parameter].detach()
-                weights.mul_(member.grouping.spread(factor, weights))
+                held = local(mine[member.parameter].detach())
+                held.mul_(member.grouping.spread(member.held_part(factor), held))
         return copied
 
     @torch.no_grad()
@@ -417,7 +416,7 @@ class Sparsifier:
                     stacklevel=3,
                 )
         for member in self._members:
-            member.metric.forget(member.parameter, (member.weights != 0).to(member.parameter.dtype))
+            member.metric.forget(member.parameter, (member.held != 0).to(member.parameter.dtype))
         self._release(keep_zeros_after)
 
     # ------------------------------------------------------------------ what it knows
@@ -506,7 +505,7 @@ class Sparsifier:
                 )
             pull = local(gradient.detach())
             if member.curve is not None:
-                pull = pull / member.curve
+                pull = pull / member.held_part(member.curve.expand_as(member.weights))
             steepest = float(member.grouping.magnitude(pull).max())
             if not math.isfinite(steepest):
                 raise NonFiniteError(f"the gradient of {member.name!r} is not finite at step {self._step}")
@@ -550,6 +549,7 @@ class Sparsifier:
             member.curve = curve[name].to(device, copy=True) if name in curve else None
             member.support = support[name].to(device, copy=True) if name in support else None
             if member.support is not None:
+                member.is_whole = False
                 self._face.detach(member)
         with torch.no_grad():
             for name in expected:
@@ -576,18 +576,15 @@ class Sparsifier:
 
     # ------------------------------------------------------------------ making
     def _attach(self, handed: Sequence[Handover | None]) -> None:
-        self._check_shards(self._face)
+        sees_all = self._face.acts_in_forward or self._face.learns
         for member, left in zip(self._members, handed, strict=True):
             if member.support is None:
-                self._face.attach(member, self._forward, left)
+                member.work_on_all(sees_all and is_sharded(member.parameter))
+                own = left and Handover(member.part(left.variance), left.strength)
+                self._face.attach(member, self._forward, own)
                 if self._face.acts_in_forward:
                     self._forward.attach(member)
-        self._zero = torch.zeros((), device=self._members[0].weights.device)
-
-    def _check_shards(self, face: Face) -> None:
-        for member in self._members:
-            if face.acts_in_forward or face.learns:
-                refuse_shards(member, face.name)
+        self._zero = torch.zeros((), device=self._members[0].held.device)
 
     @property
     def _main(self) -> Pool:

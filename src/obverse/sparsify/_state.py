@@ -48,7 +48,9 @@ def check_state(
     for name, tensor in [*memory.items(), *support.items()]:
         member = by_name[name]
         held = member.memory if tensor is memory.get(name) else member.support
-        expected = (member.magnitude() if held is None else held).shape
+        # What is frozen is known of the groups held here only.
+        weights = member.weights if tensor is memory.get(name) else member.held
+        expected = (member.grouping.magnitude(weights) if held is None else held).shape
         if tensor.shape != expected:
             raise InvalidArgumentError(
                 f"the state of {name!r} has shape {tuple(tensor.shape)}, expected {tuple(expected)}"

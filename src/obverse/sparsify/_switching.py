@@ -62,4 +62,4 @@ def _handover(face: Face, member: Member, pool: Pool) -> Handover | None:
     strength = member.boundary_strength if pool.budget is not None else pool.strength
     if pool.budget is None and strength > 0:
         strength = face.dual(member.penalty, strength)[1]
-    return Handover(variance, strength)
+    return Handover(member.whole(variance), strength)

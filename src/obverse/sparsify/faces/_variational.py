@@ -123,8 +123,8 @@ class VariationalNoise(Face):
 
     def cost(self, member: Member, strength: torch.Tensor) -> torch.Tensor | None:
         # Of single weights only the square is used, so that the sign does no harm.
-        single = member.group_size == 1
-        eta = self.eta(member, member.parameter if single else member.grouping.magnitude(member.parameter))
+        weight, single = member.traced, member.group_size == 1
+        eta = self.eta(member, weight if single else member.grouping.magnitude(weight))
         return strength * member.group_size * self._divergence(eta)(eta).sum()
 
     def score(self, member: Member) -> torch.Tensor:
