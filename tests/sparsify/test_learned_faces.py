@@ -15,7 +15,7 @@ from scipy.special import dawsn
 from sparsify_matrix import STEPS, start
 from torch import nn
 
-from obverse import Budget, Sparsifier
+from obverse import Budget, Rule, Sparsifier
 from obverse.errors import InvalidArgumentError, NonFiniteError, StateError
 from obverse.penalties import MCP, Lasso, LogSum, Penalty, VariationalDropout
 from obverse.sparsify import ConcreteNoise, Face, HardConcreteGates, LearnedEta, TargetedNoise, VariationalNoise
@@ -150,6 +150,24 @@ def test_learned_parameters_must_join_and_leave_nothing() -> None:
     assert optimizer.param_groups[-1]["params"] == []
     assert set(optimizer.state) <= set(model.parameters())
     assert not list(sparsifier.parameters())
+
+
+@pytest.mark.parametrize(("kind", "rates"), [("sgd", 2), ("adam", 1)])
+def test_every_strength_has_the_learning_rate_that_belongs_to_it(kind: str, rates: int) -> None:
+    """A plain optimizer moves by the gradient, which the strength scales."""
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    optimizer = (torch.optim.SGD if kind == "sgd" else torch.optim.Adam)(model.parameters(), lr=0.1)
+    rules = [Rule("0.weight", strength=1e-2), Rule("2.weight", strength=1e-4)]
+    sparsifier = Sparsifier(model, optimizer, face="variational-dropout", strength=1e-3, total_steps=100, rules=rules)
+    sparsifier.join()
+    groups = optimizer.param_groups[1:]
+    assert len(groups) == rates
+    if kind == "sgd":
+        assert groups[1]["lr"] == pytest.approx(100 * groups[0]["lr"])
+    sparsifier.switch("hard-concrete")
+    sparsifier.join()
+    assert optimizer.param_groups[1:] == groups
+    assert [len(group["params"]) for group in groups] == [2 // rates] * rates
 
 
 def test_faces_that_learn_nothing_need_not_join() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from ..errors import InvalidArgumentError, StateError
 from ._metric import Metric
 from ._processes import average, is_parallel
 
-__all__ = ["Joined", "learning_rate"]
+__all__ = ["Joined", "Share", "learning_rate"]
 
 # Marks the group of an optimizer that holds learned parameters, or held them.
 _MARK = "obverse_learned"
@@ -21,21 +22,34 @@ _MARK = "obverse_learned"
 _TRAVEL = 8.0
 
 
-class Joined:
-    """The learned parameters as a group of an optimizer.
+@dataclass(frozen=True)
+class Share:
+    """Learned parameters with one learning rate.
 
-    Parameters
+    Attributes
     ----------
     parameters : list of nn.Parameter
-    optimizer : torch optimizer
     rate : float
-        Its learning rate.
     bound : float
         Largest gradient of one entry that is let through; infinite for none.
     """
 
-    def __init__(self, parameters: list[nn.Parameter], optimizer: Any, rate: float, bound: float) -> None:
-        self.parameters = parameters
+    parameters: list[nn.Parameter]
+    rate: float
+    bound: float = math.inf
+
+
+class Joined:
+    """The learned parameters as groups of an optimizer, one for each learning rate.
+
+    Parameters
+    ----------
+    shares : list of Share
+    optimizer : torch optimizer
+    """
+
+    def __init__(self, shares: list[Share], optimizer: Any) -> None:
+        self.parameters = parameters = [parameter for share in shares for parameter in share.parameters]
         self.optimizer = Metric(optimizer).optimizer
         held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
         self._handles: list[Any] = [_averaged(parameter) for parameter in parameters] if is_parallel() else []
@@ -43,7 +57,14 @@ class Joined:
             return  # an optimizer of their own, made for them
         if any(id(parameter) in held for parameter in parameters):
             raise StateError("the optimizer holds some of the learned parameters already, and not others")
-        group: dict[str, Any] = {"params": parameters, "lr": rate, _MARK: True}
+        alike: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for share in shares:
+            alike.setdefault((share.rate, share.bound), []).extend(share.parameters)
+        for (rate, bound), together in alike.items():
+            self._add(Share(together, rate, bound))
+
+    def _add(self, share: Share) -> None:
+        group: dict[str, Any] = {"params": share.parameters, "lr": share.rate, _MARK: True}
         if "weight_decay" in self.optimizer.defaults:
             group["weight_decay"] = 0.0
         left = next((g for g in self.optimizer.param_groups if g.get(_MARK) and not g["params"]), None)
@@ -51,11 +72,11 @@ class Joined:
             self.optimizer.add_param_group(group)
         else:
             left.update(group)  # schedules keep their count of groups
-        if bound < math.inf:
-            self._handles.append(self.optimizer.register_step_pre_hook(_Bounded(parameters, bound)))
+        if share.bound < math.inf:
+            self._handles.append(self.optimizer.register_step_pre_hook(_Bounded(share.parameters, share.bound)))
 
     def leave(self) -> None:
-        """Take the parameters out; the group stays, empty, so that schedules keep their count of groups."""
+        """Take the parameters out; their groups stay, empty, so that schedules keep their count of groups."""
         gone = {id(parameter) for parameter in self.parameters}
         for group in self.optimizer.param_groups:
             group["params"] = [p for p in group["params"] if id(p) not in gone]

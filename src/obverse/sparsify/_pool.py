@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 import torch
+from torch import nn
 
 from ._budget import Budget
 from ._member import Member
@@ -81,6 +82,11 @@ class Pool:
     @property
     def weights(self) -> int:
         return sum(member.parameter.numel() for member in self.members)
+
+    @property
+    def learned(self) -> list[nn.Parameter]:
+        """What the face learns for the members."""
+        return [parameter for member in self.members for parameter in member.learned.values()]
 
     def phase(self, step: int) -> str:
         if self.budget is None or self._total_steps is None:

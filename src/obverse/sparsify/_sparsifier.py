@@ -20,7 +20,7 @@ from ._budget import Budget, is_number
 from ._curvature import Curvature
 from ._finite import check_finite
 from ._forward import Forward, without_hooks
-from ._joining import Joined, learning_rate
+from ._joining import Joined, Share, learning_rate
 from ._metric import Metric
 from ._pool import Pool
 from ._recruiting import pooled, recruit, release, take
@@ -248,8 +248,9 @@ class Sparsifier:
         Parameters
         ----------
         optimizer : torch optimizer, optional
-            By default the model's own; the parameters become a group of it, without weight decay. One that was made
-            for them, ``torch.optim.Adam(sparsifier.parameters(), lr=1e-2)``, is taken as it is; step it too.
+            By default the model's own; the parameters become a group of it, without weight decay (several, where
+            rules set strengths that need other rates). One that was made for them,
+            ``torch.optim.Adam(sparsifier.parameters(), lr=1e-2)``, is taken as it is; step it too.
         lr : float, optional
             By default the optimizer's, or what lets a logarithm travel by 8 within ``total_steps`` if that is more;
             under an optimizer that is not adaptive, divided by the strength that scales the gradient, which is then
@@ -268,14 +269,22 @@ class Sparsifier:
         if lr is not None and (not is_number(lr) or not 0 < lr < math.inf):
             raise InvalidArgumentError(f"lr must be positive and finite, got {lr!r}")
         target = self._metric.optimizer if optimizer is None else optimizer
-        bound = math.inf
         held = {id(p) for group in Metric(target).optimizer.param_groups for p in group["params"]}
         if lr is None and id(parameters[0]) in held:
-            lr = 0.0  # not used: the optimizer holds them with a rate of its own
+            shares = [Share(parameters, 0.0)]  # not used: the optimizer holds them with a rate of its own
         elif lr is None:
-            scaled = self._face.is_controlled
-            lr, bound = learning_rate(Metric(target), self._total_steps, self._main.strength, is_scaled=scaled)
-        self._joined = Joined(parameters, target, lr, bound)
+            shares = [
+                Share(
+                    pool.learned,
+                    *learning_rate(
+                        Metric(target), self._total_steps, pool.strength, is_scaled=self._face.is_controlled
+                    ),
+                )
+                for pool in self._pools
+            ]
+        else:
+            shares = [Share(parameters, lr)]
+        self._joined = Joined([share for share in shares if share.parameters], target)
         weakref.finalize(self, self._joined.leave)
 
     @torch.no_grad()
