@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def paper(arguments: argparse.Namespace) -> None:
     epochs = arguments.epochs or 200
     results = harness.Results(_file(arguments, "paper"), {"epochs": epochs, "seed": 0})
     parts = harness.mnist()
-    for name in arguments.rows or list(study.STRATEGIES):
+    for name in _chosen(arguments.rows, study.STRATEGIES):
         results.run(name, lambda name=name: study.run(name, parts, epochs, 0, say))
     print(f"{'strategy':<22} {'test error, %':>14} {'published':>10} {'kept, %':>8} {'published':>10} {'CPU s':>6}")
     for name, run in results.runs.items():
@@ -70,8 +71,8 @@ def ours(arguments: argparse.Namespace) -> None:
         for network in arguments.networks or list(studies):
             settings = studies[network]
             for target in (0.0, *(arguments.targets or settings.targets)):
-                for method in arguments.rows or settings.methods:
-                    if (method == "dense") != (target == 0):
+                for method in _chosen(arguments.rows, study.METHODS):
+                    if (method == "dense") != (target == 0) or method not in settings.methods:
                         continue
                     key = f"{network}/{method}/{target:.6g}/{seed}"
                     if key in results.runs:
@@ -96,7 +97,7 @@ def groups(arguments: argparse.Namespace) -> None:
     for seed in arguments.seeds[:3]:
         for network in arguments.networks or list(epochs):
             for target in arguments.targets or study.TARGETS[network]:
-                for method in arguments.rows or study.METHODS:
+                for method in _chosen(arguments.rows, study.METHODS):
                     key = f"{network}/{method}/{target:.6g}/{seed}"
                     work = partial(study.train, network, method, target, seed, parts, epochs[network])
                     _tell(results, key, work, "alive")
@@ -112,7 +113,7 @@ def cifar(arguments: argparse.Namespace) -> None:
     parts = study.data()
     for seed in arguments.seeds[:3]:
         for target in (0.0, *(arguments.targets or study.TARGETS)):
-            for method in arguments.rows or study.METHODS:
+            for method in _chosen(arguments.rows, study.METHODS):
                 if (method == "dense") == (target == 0):
                     key = f"resnet20/{method}/{target:.6g}/{seed}"
                     _tell(results, key, partial(study.train, method, target, seed, parts, epochs), "density")
@@ -127,7 +128,7 @@ def duality(arguments: argparse.Namespace) -> None:
     results = harness.Results(_file(arguments, "duality"), _described("The duality seen", study, epochs=epochs))
     parts = harness.mnist()
     for factor in arguments.targets or study.FACTORS:
-        for name in arguments.rows or study.strategies(1):
+        for name in _chosen(arguments.rows, study.strategies(1)):
             key = f"lenet-300-100/{name}/{factor:.6g}/0"
             _tell(results, key, partial(study.train, name, factor, 0, parts, epochs), "density")
     for run in results.runs.values():
@@ -135,6 +136,15 @@ def duality(arguments: argparse.Namespace) -> None:
             f"{run['method']:<26} {run['target']:>6g} {100 * run['density']:>8.3f} % {run['error']:>6.2f} % "
             f"{run['cpu_seconds']:>6.0f} s"
         )
+
+
+def _chosen(rows: list[str] | None, known: Iterable[str]) -> list[str]:
+    """The rows asked for, by default all."""
+    names = list(known)
+    unknown = sorted(set(rows or ()) - set(names))
+    if unknown:
+        sys.exit(f"no row {', '.join(map(repr, unknown))}; there are {', '.join(map(repr, names))}")
+    return rows or names
 
 
 def _described(title: str, study: Any, **settings: Any) -> dict[str, Any]:
