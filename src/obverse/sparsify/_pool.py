@@ -270,8 +270,8 @@ class Pool:
             factor = face.fold(member, kept)
             if factor is not None:
                 member.multiply(factor)
-            member.is_whole = False
-            member.support = member.part(mask).to(member.parameter.dtype)
+            member.support = member.held_part(kept).to(member.parameter.dtype)
+            member.work_on_all(False)
             member.multiply(member.support)
             face.detach(member)
             member.metric.forget(member.parameter, member.grouping.spread(member.support, member.held))
