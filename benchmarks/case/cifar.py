@@ -21,7 +21,7 @@ from .harness import Part, constant_then_cosine, density, error, fit, matrices, 
 
 BATCH, RATE, MOMENTUM, DECAY = 128, 0.1, 0.9, 5e-4
 RAMP, HOLD, EVERY = 0.6, 0.1, 10
-EPOCHS = 12
+EPOCHS = 4
 TARGETS = (0.9, 0.95)
 METHODS = ("dense", "magnitude", "obverse")
 

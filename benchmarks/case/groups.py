@@ -18,7 +18,7 @@ from obverse.training import build_model
 from .harness import Part, constant_then_cosine, density, error, fit, matrices
 
 BATCH, RATE, RAMP, HOLD = 128, 1e-3, 0.5, 0.1
-EPOCHS = {"lenet-300-100": 40, "lenet-5": 20}
+EPOCHS = {"lenet-300-100": 20, "lenet-5": 10}
 TARGETS = {"lenet-300-100": (0.8, 0.9, 0.95), "lenet-5": (0.9, 0.97, 0.99)}
 METHODS: dict[str, dict[str, Any]] = {
     "hard-concrete gates": {"face": "hard-concrete"},

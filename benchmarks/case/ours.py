@@ -9,7 +9,7 @@ chosen on held-out training images (``--validation``).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -75,13 +75,14 @@ STUDIES = {
     ),
     "lenet-5": Settings(
         "lenet-5",
-        60,
+        20,
         Recipe("adamw", 3e-3, 0.1),
         {"magnitude with SGD": Recipe("sgd", 0.02, 1e-4)},
         (1 - 1 / 280, 1 - 1 / 500),
         bfloat16=True,
     ),
 }
+STUDIES["lenet-5, longer"] = replace(STUDIES["lenet-5"], epochs=60)
 
 
 def train(
