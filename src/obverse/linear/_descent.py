@@ -1,0 +1,326 @@
+"""Coordinate descent and Newton steps on the Gram matrix of a working set, compiled.
+
+The problem, in scaled coefficients u of k columns, is
+
+    min over u of  u'Gu/2 - c'u + sum_j weight_j Omega(unit_j |u_j|)
+
+and the state is u with the negative gradient g = c - Gu of its quadratic part. One epoch sets every coefficient to the
+global minimizer of its own scalar problem, so that a solution is a point that no coordinate can leave with profit; Newton
+steps on the support make convergence quadratic, and never raise the objective.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from ._scalar import Code, curvature, entry, prox, slope, value
+
+__all__ = ["descend", "descend_block", "screen"]
+
+# Newton systems beyond this size cost more than the epochs they save.
+_LARGEST_NEWTON = 1500
+_SHIFTS = 12
+_HALVINGS = 8
+
+
+@njit(cache=True, nogil=True)
+def _update(code: Code, j: int, u: float, g: float, gram: float, weight: float, unit: float, positive: bool) -> float:
+    """The minimizer of the j-th scalar problem."""
+    if gram <= 0:
+        return 0.0
+    z = u + g / gram
+    if weight == 0:
+        return z if z > 0 or not positive else 0.0
+    if z < 0 and positive:
+        return 0.0
+    x = prox(code, abs(z) * unit, weight * unit * unit / gram) / unit
+    return x if z >= 0 else -x
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
+def _move(row: Any, g: Any, k: int, change: float) -> None:
+    for i in range(k):
+        g[i] -= row[i] * change
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
+def _product(a: Any, b: Any, n: int) -> float:
+    total = 0.0
+    for i in range(n):
+        total += a[i] * b[i]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _epoch(
+    code: Code, gram: Any, k: int, u: Any, g: Any, weight: Any, unit: Any, positive: bool, bound: Any, only: bool
+) -> float:
+    """One pass over all coefficients, or the nonzero ones; the largest violation met."""
+    largest = 0.0
+    for j in range(k):
+        if u[j] == 0 and (only or abs(g[j]) <= bound[j]):
+            continue
+        new = _update(code, j, u[j], g[j], gram[j, j], weight[j], unit[j], positive)
+        change = new - u[j]
+        if change != 0:
+            largest = max(largest, abs(change) * gram[j, j])
+            _move(gram[j], g, k, change)
+            u[j] = new
+    return largest
+
+
+@njit(cache=True, nogil=True)
+def _factor(matrix: Any) -> tuple[bool, Any]:
+    try:
+        return True, np.linalg.cholesky(matrix)
+    except Exception:
+        return False, matrix
+
+
+@njit(cache=True, nogil=True)
+def _solve(lower: Any, right: Any) -> Any:
+    """x with L L' x = right."""
+    m = right.size
+    x = right.copy()
+    for i in range(m):
+        x[i] = (x[i] - _product(lower[i], x, i)) / lower[i, i]
+    for i in range(m - 1, -1, -1):
+        x[i] /= lower[i, i]
+        _move(lower[i], x, i, x[i])
+    return x
+
+
+@njit(cache=True, nogil=True)
+def _newton(
+    code: Code, gram: Any, k: int, u: Any, g: Any, weight: Any, unit: Any, positive: bool, tolerance: float
+) -> bool:
+    """One Newton step on the support, with a shift where the model is not convex; whether a step was taken."""
+    m = 0
+    for j in range(k):
+        m += u[j] != 0
+    if m == 0 or m > _LARGEST_NEWTON:
+        return False
+    support = np.empty(m, np.int64)
+    m = 0
+    for j in range(k):
+        if u[j] != 0:
+            support[m] = j
+            m += 1
+    matrix, right, bend = np.empty((m, m)), np.empty(m), np.empty(m)
+    worst, size, lowest = 0.0, 0.0, 0.0
+    for a in range(m):
+        j = support[a]
+        row = gram[j]
+        for b in range(m):
+            matrix[a, b] = row[support[b]]
+        w = unit[j] * abs(u[j])
+        push = weight[j] * unit[j] * slope(code, w) if weight[j] > 0 else 0.0
+        bend[a] = weight[j] * unit[j] * unit[j] * curvature(code, w) if weight[j] > 0 else 0.0
+        right[a] = g[j] - (push if u[j] > 0 else -push)
+        worst = max(worst, abs(right[a]))
+        size = max(size, row[j])
+        lowest = min(lowest, row[j] + bend[a])
+        matrix[a, a] += bend[a]
+    if worst <= tolerance or not math.isfinite(worst):
+        return False
+    # Past the curvature limit the model is not convex: Levenberg's shift makes it so.
+    shift = 0.0 if lowest >= 0 else -2 * lowest
+    added = 0.0
+    done = False
+    for _ in range(_SHIFTS):
+        if shift > added:
+            for a in range(m):
+                matrix[a, a] += shift - added
+            added = shift
+        done, lower = _factor(matrix)
+        if done:
+            break
+        shift = max(4 * shift, 1e-3 * size)
+    if not done:
+        return False
+    d = _solve(lower, right)
+    # The quadratic part along d, and the first sign change.
+    slope_along, bend_along, length, first = 0.0, 0.0, 1.0, -1
+    for a in range(m):
+        ahead = _product(matrix[a], d, m) - (bend[a] + added) * d[a]
+        bend_along += d[a] * ahead
+        slope_along += d[a] * g[support[a]]
+        here = u[support[a]]
+        if here * d[a] < 0 and abs(d[a]) * length > abs(here) and (weight[support[a]] > 0 or positive):
+            length, first = abs(here / d[a]), a
+    if not math.isfinite(slope_along) or not math.isfinite(bend_along):
+        return False
+    for attempt in range(_HALVINGS):
+        change = length * (length * bend_along / 2 - slope_along)
+        size_of_change = abs(change)
+        for a in range(m):
+            j = support[a]
+            if weight[j] > 0:
+                new = 0.0 if a == first else abs(u[j] + length * d[a])
+                delta = weight[j] * (value(code, unit[j] * new) - value(code, unit[j] * abs(u[j])))
+                change += delta
+                size_of_change += abs(delta)
+        if change <= 1e-15 * size_of_change:
+            for a in range(m):
+                j = support[a]
+                new = 0.0 if a == first else u[j] + length * d[a]
+                if new != u[j]:
+                    _move(gram[j], g, k, new - u[j])
+                    u[j] = new
+            return True
+        length, first = length / 2, -1
+    return False
+
+
+@njit(cache=True, nogil=True)
+def descend(
+    code: Code,
+    gram: Any,
+    k: int,
+    u: Any,
+    g: Any,
+    weight: Any,
+    unit: Any,
+    positive: bool,
+    tolerance: float,
+    epochs: int,
+) -> tuple[int, float]:
+    """Minimize from where u and g stand, in place.
+
+    Parameters
+    ----------
+    code : Code
+    gram : array of shape (capacity, capacity)
+        Symmetric; its leading k rows and columns count.
+    u, g : arrays of shape (capacity,)
+    weight, unit : arrays of shape (capacity,)
+        The penalty of a coefficient is ``weight * Omega(unit * |u|)``.
+    positive : bool
+        Whether coefficients may not be negative.
+    tolerance : float
+        Largest violation, in the unit of g.
+    epochs : int
+        At most so many full passes.
+
+    Returns
+    -------
+    (passes, violation)
+    """
+    # |g| up to which a zero surely stays, by the smallest step of the working set.
+    bound = np.zeros(k)
+    least, narrow = math.inf, math.inf
+    for j in range(k):
+        if weight[j] > 0 and gram[j, j] > 0:
+            step = weight[j] * unit[j] * unit[j] / gram[j, j]
+            least = min(least, step)
+    if least < math.inf:
+        narrow = entry(code, least) * (1 - 1e-9)
+        for j in range(k):
+            if weight[j] > 0:
+                bound[j] = narrow / unit[j] * gram[j, j]
+    violation = math.inf
+    passes = 0
+    for round_ in range(epochs):
+        violation = _epoch(code, gram, k, u, g, weight, unit, positive, bound, False)
+        passes += 1
+        if violation <= tolerance:
+            break
+        inner = violation
+        for _ in range(2 if round_ == 0 else 1):
+            if inner <= tolerance:
+                break
+            inner = _epoch(code, gram, k, u, g, weight, unit, positive, bound, True)
+        for _ in range(4):
+            if not _newton(code, gram, k, u, g, weight, unit, positive, 0.1 * tolerance):
+                break
+    return passes, violation
+
+
+@njit(cache=True, nogil=True)
+def descend_block(
+    code: Code,
+    parameters: Any,
+    strengths: Any,
+    gram: Any,
+    k: int,
+    u: Any,
+    g: Any,
+    factor: Any,
+    unit: Any,
+    positive: bool,
+    tolerance: float,
+    epochs: int,
+    found: Any,
+    most: int,
+) -> int:
+    """Solve for several strengths in turn, each from the solution before it.
+
+    ``parameters`` holds one row of the code's parameters for each strength. The solutions become the rows of ``found``,
+    (strengths, capacity). Returns how many were solved: fewer where more than ``most`` coefficients became nonzero.
+    """
+    weight = np.empty(k)
+    for b in range(strengths.size):
+        here = (code[0], parameters[b], code[2], code[3], code[4], code[5])
+        for j in range(k):
+            weight[j] = strengths[b] * factor[j]
+        descend(here, gram, k, u, g, weight, unit, positive, tolerance, epochs)
+        nonzero = 0
+        for j in range(k):
+            found[b, j] = u[j]
+            nonzero += u[j] != 0
+        if nonzero > most:
+            return b + 1
+    return int(strengths.size)
+
+
+@njit(cache=True, nogil=True)
+def screen(
+    code: Code,
+    strength: float,
+    g: Any,
+    gram: Any,
+    factor: Any,
+    unit: Any,
+    positive: bool,
+    inside: Any,
+    steps: Any,
+    bounds: Any,
+    marked: Any,
+) -> float:
+    """Mark the columns outside the working set whose coefficient would leave zero; the largest violation of all.
+
+    Parameters
+    ----------
+    g, gram : arrays of shape (p,)
+        Negative gradient and mean square of every column.
+    inside : bool array of shape (p,)
+        The working set, which is left out.
+    steps, bounds : arrays
+        Ascending steps, and the entry threshold of each: below the threshold of a smaller step a zero surely stays.
+    marked : bool array of shape (p,)
+        Written to.
+    """
+    largest = 0.0
+    for j in range(g.size):
+        marked[j] = False
+        if inside[j] or gram[j] <= 0:
+            continue
+        if positive and g[j] <= 0:
+            continue
+        weight = strength * factor[j]
+        z = abs(g[j]) / gram[j] * unit[j]
+        step = weight * unit[j] * unit[j] / gram[j]
+        if z <= bounds[0]:
+            continue
+        i = min(np.searchsorted(steps, step, side="right") - 1, steps.size - 1)
+        if i >= 0 and z <= bounds[i]:
+            continue
+        x = prox(code, z, step) if weight > 0 else z
+        if x > 0:
+            marked[j] = True
+            largest = max(largest, x / unit[j] * gram[j])
+    return largest

@@ -1,0 +1,70 @@
+"""What every solver offers, and which one a loss asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import UnknownNameError
+from ._design import Design
+from ._solution import Solution
+from ._squared import SquaredProblem
+from ._terms import Terms
+from ._working_set import Folds
+
+__all__ = ["LOSSES", "Problem", "Stop", "make_problem"]
+
+Floats = npt.NDArray[np.float64]
+Stop = Callable[[list[list[Solution]]], bool]
+
+LOSSES = ("squared", "huber", "poisson", "logistic", "multinomial")
+
+
+class Problem(Protocol):
+    """Data and a loss, ready to be solved for several penalties; one solution for each fold and alpha.
+
+    The objective is ``sum_i s_i loss(y_i, x_i w + b) / sum_i s_i + alpha sum_j factor_j Omega(w_j)`` over the rows that a
+    fold does not hold out.
+    """
+
+    design: Design
+    folds: Folds
+
+    def largest_alpha(self, terms: Terms) -> float:
+        """Smallest alpha at which all penalized coefficients are zero, in the fold that holds nothing out (the last)."""
+
+    def solve(self, terms: Terms, alphas: Floats, *, stop: Stop | None = None) -> list[list[Solution]]:
+        """Solutions of every fold for descending ``alphas``.
+
+        A fold has fewer where its path ended at ``terms.max_features``; ``stop`` is asked from time to time with all
+        solutions so far, and ends the path of all folds.
+        """
+
+
+def make_problem(
+    loss: str, X: Any, y: Floats, weights: Floats, *, fit_intercept: bool, folds: Folds | None = None, delta: float = 1.35
+) -> Problem:
+    """The problem for a loss.
+
+    Parameters
+    ----------
+    loss : {"squared", "huber", "poisson", "logistic", "multinomial"}
+    X : dense array or CSC matrix of shape (n, p)
+        float32 or float64, finite.
+    y : array of shape (n,), or (n, m) for the squared loss with m outputs
+        Classes as 0 and 1 (logistic) or 0 ... K-1 (multinomial).
+    weights : array of shape (n,)
+        At least 0, of sum 1.
+    fit_intercept : bool
+    folds : Folds, optional
+        By default one problem on all rows.
+    delta : float
+        Residual from which the Huber loss is linear, in the unit of y.
+    """
+    folds = folds or Folds([np.zeros(0, np.int64)], X.shape[0])
+    if loss == "squared" and y.ndim == 1:
+        return SquaredProblem(Design(X, weights, centered=fit_intercept), y, folds, fit_intercept=fit_intercept)
+    raise UnknownNameError("loss", loss, LOSSES)
