@@ -7,6 +7,7 @@ The method "changing" goes through three faces and measures the curvature; it lo
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,10 @@ def main(kind: str, method: str, rank: int, world: int, folder: Path) -> None:
     torch.save({name: p.detach().clone() for name, p in ended.items()}, folder / f"{kind}-{rank}.pt")
     (folder / f"{kind}-{rank}.txt").write_text(f"{sparsifier.sparsity!r} {sparsifier.layers()!r}")
     if world > 1:
+        dist.barrier()
         dist.destroy_process_group()
+        # All is written. Gloo's threads may still run, and the interpreter's own way out would then abort.
+        os._exit(0)
 
 
 if __name__ == "__main__":

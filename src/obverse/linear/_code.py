@@ -50,7 +50,7 @@ def encode(penalty: Penalty) -> _scalar.Code:
     if type(penalty) in closed and not (isinstance(penalty, Lp) and penalty.p >= 1):
         kind, a, b, width, limit = closed[type(penalty)](penalty)
         at_zero = math.inf if kind in (_scalar.LP, _scalar.L0) else 1.0
-        return (kind, np.array([a, b, width, 1.0, at_zero, limit]), *_NO_TABLE)  # type: ignore[return-value]
+        return (kind, np.array([a, b, width, 1.0, at_zero, limit]), *_NO_TABLE)
     if isinstance(penalty, Lp) and penalty.p == 1:
         return encode(Lasso())
     return _tabulated(penalty)
@@ -62,7 +62,7 @@ def resized(code: _scalar.Code, width: float, height: float) -> _scalar.Code:
     parameters = parameters.copy()
     parameters[2] *= width
     parameters[3] *= height
-    return (kind, parameters, *tables)  # type: ignore[return-value]
+    return (kind, parameters, *tables)
 
 
 def _tabulated(penalty: Penalty) -> _scalar.Code:

@@ -5,8 +5,8 @@ The problem, in scaled coefficients u of k columns, is
     min over u of  u'Gu/2 - c'u + sum_j weight_j Omega(unit_j |u_j|)
 
 and the state is u with the negative gradient g = c - Gu of its quadratic part. One epoch sets every coefficient to the
-global minimizer of its own scalar problem, so that a solution is a point that no coordinate can leave with profit; Newton
-steps on the support make convergence quadratic, and never raise the objective.
+global minimizer of its own scalar problem, so that a solution is a point that no coordinate can leave with profit;
+Newton steps on the support make convergence quadratic, and never raise the objective.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def _newton(
             length, first = abs(here / d[a]), a
     if not math.isfinite(slope_along) or not math.isfinite(bend_along):
         return False
-    for attempt in range(_HALVINGS):
+    for _attempt in range(_HALVINGS):
         change = length * (length * bend_along / 2 - slope_along)
         size_of_change = abs(change)
         for a in range(m):

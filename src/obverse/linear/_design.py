@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -49,9 +49,7 @@ def _fortran_moments(X: Any, weights: Any, mean: Any, square: Any, peak: Any) ->
 
 
 @njit(cache=True, nogil=True)
-def _sparse_moments(
-    data: Any, index: Any, pointer: Any, weights: Any, mean: Any, square: Any, peak: Any
-) -> None:
+def _sparse_moments(data: Any, index: Any, pointer: Any, weights: Any, mean: Any, square: Any, peak: Any) -> None:
     for j in range(pointer.size - 1):
         covered = 0.0
         for k in range(pointer[j], pointer[j + 1]):
@@ -101,8 +99,10 @@ class Design:
             square /= self.scale
         if extreme.size:
             # Squares of such columns leave the range of a double.
-            part = sp.csc_array(X[:, extreme]).multiply(1 / self.scale[extreme]).tocsc() if self.is_sparse else (
-                np.ascontiguousarray(X[:, extreme] / self.scale[extreme])
+            part = (
+                sp.csc_array(X[:, extreme]).multiply(1 / self.scale[extreme]).tocsc()
+                if self.is_sparse
+                else (np.ascontiguousarray(X[:, extreme] / self.scale[extreme]))
             )
             inner = [np.zeros(extreme.size) for _ in range(3)]
             self._moments(part, weights, *inner)
@@ -118,6 +118,7 @@ class Design:
     @staticmethod
     def _moments(X: Any, weights: Floats, mean: Floats, square: Floats, peak: Floats) -> None:
         if sp.issparse(X):
+            X = cast(Any, X)
             _sparse_moments(X.data, X.indices, X.indptr, weights, mean, square, peak)
         elif X.flags.f_contiguous:
             _fortran_moments(X.T, weights, mean, square, peak)

@@ -51,18 +51,21 @@ class SparsePath:
     converged: npt.NDArray[np.bool_]
     passes: float
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether ``coefs`` is a sparse array, as it is for one output."""
+        return bool(sp.issparse(self.coefs))
+
     def coef(self, k: int) -> Floats:
         """Coefficients at the k-th alpha, (n_features,) or (n_outputs, n_features)."""
-        part = self.coefs[[k]] if sp.issparse(self.coefs) else self.coefs[k]
-        return part.toarray()[0] if sp.issparse(part) else part
+        part: Floats = self.coefs[[k]].toarray()[0] if self.is_sparse else self.coefs[k]
+        return part
 
     @property
     def n_features(self) -> npt.NDArray[np.int64]:
         """Number of features with a nonzero coefficient at every alpha."""
-        if sp.issparse(self.coefs):
-            return np.diff(self.coefs.indptr).astype(np.int64)
-        counts: npt.NDArray[np.int64] = (self.coefs != 0).any(axis=1).sum(axis=1)
-        return counts
+        counts = np.diff(self.coefs.indptr) if self.is_sparse else (self.coefs != 0).any(axis=1).sum(axis=1)
+        return np.asarray(counts, dtype=np.int64)
 
 
 def sparse_path(
@@ -91,7 +94,9 @@ def sparse_path(
     factor = np.ones(X.shape[1]) if penalty_factor is None else np.asarray(penalty_factor, dtype=np.float64)
     terms = Terms(chosen, factor, width, fit_intercept, positive, standardize, tol, max_iter, max_features)
     problem = make_problem(loss, X, y, weights, fit_intercept=fit_intercept)
-    grid = log_alphas(problem.largest_alpha(terms), n_alphas, alpha_min_ratio) if alphas is None else np.sort(alphas)[::-1]
+    grid = (
+        log_alphas(problem.largest_alpha(terms), n_alphas, alpha_min_ratio) if alphas is None else np.sort(alphas)[::-1]
+    )
     grid = np.ascontiguousarray(grid, dtype=np.float64)
     [solutions] = problem.solve(terms, grid)
     return assemble(solutions, grid, X.shape[1], problem.design.passes)

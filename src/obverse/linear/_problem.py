@@ -26,15 +26,15 @@ LOSSES = ("squared", "huber", "poisson", "logistic", "multinomial")
 class Problem(Protocol):
     """Data and a loss, ready to be solved for several penalties; one solution for each fold and alpha.
 
-    The objective is ``sum_i s_i loss(y_i, x_i w + b) / sum_i s_i + alpha sum_j factor_j Omega(w_j)`` over the rows that a
-    fold does not hold out.
+    The objective is ``sum_i s_i loss(y_i, x_i w + b) / sum_i s_i + alpha sum_j factor_j Omega(w_j)`` over the rows that
+    a fold does not hold out.
     """
 
     design: Design
     folds: Folds
 
     def largest_alpha(self, terms: Terms) -> float:
-        """Smallest alpha at which all penalized coefficients are zero, in the fold that holds nothing out (the last)."""
+        """Smallest alpha at which all penalized coefficients are zero, in the last fold, which holds nothing out."""
 
     def solve(self, terms: Terms, alphas: Floats, *, stop: Stop | None = None) -> list[list[Solution]]:
         """Solutions of every fold for descending ``alphas``.
@@ -45,7 +45,14 @@ class Problem(Protocol):
 
 
 def make_problem(
-    loss: str, X: Any, y: Floats, weights: Floats, *, fit_intercept: bool, folds: Folds | None = None, delta: float = 1.35
+    loss: str,
+    X: Any,
+    y: Floats,
+    weights: Floats,
+    *,
+    fit_intercept: bool,
+    folds: Folds | None = None,
+    delta: float = 1.35,
 ) -> Problem:
     """The problem for a loss.
 

@@ -1,7 +1,7 @@
 """The scalar problems of coordinate descent, compiled: value, slope, curvature, proximal operator, entry threshold.
 
-A penalty reaches compiled code as a `code`: which closed form it is, its parameters, its width and height, and, where it
-has no closed form, the tables of its slope and value. Everything here is for magnitudes ``w >= 0`` of single numbers.
+A penalty reaches compiled code as a `code`: which closed form it is, its parameters, its width and height, and, where
+it has no closed form, the tables of its slope and value. Everything here is for magnitudes ``w >= 0`` of numbers.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _unit_value(code: Code, w: float) -> float:
         excess = max(bounded - b, 0.0)
         return float(bounded - excess * excess / (2 * (a - 1) * b))
     if kind == CAPPED:
-        return min(w, a)
+        return float(min(w, a))
     if kind == L0:
         return 1.0 if w > 0 else 0.0
     if kind == EMPIRICAL_BAYES:
@@ -125,8 +125,8 @@ def _unit_value(code: Code, w: float) -> float:
 def _largest_root(code: Code, z: float, t: float) -> float:
     """Largest x with x + t slope(x) = z, 0 where there is none.
 
-    The map x <- z / (1 + t slope(x)/x) falls to it, because slope(x)/x is nonincreasing; Newton's step is taken where it
-    lies between that map and a point known to be beyond.
+    The map x <- z / (1 + t slope(x)/x) falls to it, because slope(x)/x is nonincreasing; Newton's step is taken where
+    it lies between that map and a point known to be beyond.
     """
     x, safe, beyond, known = z, z, 0.0, False
     for _ in range(_ROOT_STEPS):
@@ -197,7 +197,7 @@ def _unit_prox(code: Code, z: float, t: float) -> float:
         if z >= end and (t <= width or 2 * z >= end + b + t or t >= z):
             return z
         if t < width and z > b + t:
-            return (width * z - end * t) / (width - t)
+            return float((width * z - end * t) / (width - t))
         return max(z - t, 0.0)
     if kind == LOG_SUM:
         discriminant = (z + 1) * (z + 1) - 4 * t

@@ -11,7 +11,7 @@ from numba import njit
 
 from ._descent import descend_block, screen
 from ._design import Design
-from ._scalar import Code, curvature, entry, prox, slope
+from ._scalar import Code, entry, prox, slope
 from ._solution import Solution
 from ._terms import Terms
 from ._working_set import Folds, WorkingSet
@@ -30,9 +30,7 @@ _REFINEMENTS = 6
 
 
 @njit(cache=True, nogil=True)
-def _certify(
-    code: Code, strength: float, u: Any, g: Any, gram: Any, factor: Any, unit: Any, positive: bool
-) -> float:
+def _certify(code: Code, strength: float, u: Any, g: Any, gram: Any, factor: Any, unit: Any, positive: bool) -> float:
     """Largest violation within the working set, from an exact gradient."""
     largest = 0.0
     for j in range(u.size):
@@ -95,8 +93,8 @@ class SquaredProblem:
         self._totals = np.array(
             [1 - float(self.store.weights[rows].sum()) if rows.stop > rows.start else 1.0 for rows in folds.slices]
         )
-        ones = np.zeros((design.rows, folds.count))
-        residuals, _ = self._residuals(ones, np.arange(folds.count))
+        nothing = np.zeros((design.rows, folds.count))
+        residuals, _ = self._residuals(nothing, np.arange(folds.count))
         self.start = self._gradient(residuals, np.arange(folds.count))
 
     # ------------------------------------------------------------------ residuals and gradients
@@ -178,7 +176,9 @@ class SquaredProblem:
                 here = (code[0], parameters[piece.stop - 1], *code[2:])
                 self._screen(here, strengths[-1], gradient[:, number], folds[number], unit, terms, marked)
                 self._admit(folds[number], number, np.flatnonzero(marked), gradient[:, number], unit, terms)
-            self._solve_block(code, parameters[piece], strengths, alphas[piece], folds, active, gradient, scale, terms, unit)
+            self._solve_block(
+                code, parameters[piece], strengths, alphas[piece], folds, active, gradient, scale, terms, unit
+            )
             if all(fold.ended for fold in folds):
                 break
             if stop is not None and stop([fold.solutions for fold in folds]):
@@ -256,20 +256,14 @@ class SquaredProblem:
                     else:
                         refine |= loose
                         more |= marked
-                last = column + accepted - 1
                 if accepted:
-                    fold.u[: fold.size] = found[number][accepted - 1, : fold.size]
-                    gradient[:, number] = products[:, last]
-                    if np.count_nonzero(fold.u) > most:
-                        fold.ended = True
+                    fold.ended = int(np.count_nonzero(found[number][accepted - 1])) > most
                 else:
-                    tries[number] += 1
-                    if refine and not more.any():
-                        # The Gram matrix has lost digits: go on from here with the exact gradient.
-                        fold.u[: fold.size] = found[number][0, : fold.size]
-                        gradient[:, number] = products[:, column]
-                    elif fold.solutions or True:
-                        self._restore(fold, gradient[:, number])
+                    tries[number] += refine and not more.any()
+                # Go on from the first that was refused, with its exact gradient, or else from the last.
+                place = min(accepted, solved[number] - 1)
+                fold.u[: fold.size] = found[number][place, : fold.size]
+                gradient[:, number] = products[:, column + place]
                 fold.g = gradient[fold.index, number].copy() if fold.size else fold.g
                 done[number] += accepted
                 self._admit(fold, number, np.flatnonzero(more), gradient[:, number], unit, terms)
@@ -278,21 +272,7 @@ class SquaredProblem:
                     following.append(number)
             pending = following
 
-    def _restore(self, fold: _Fold, gradient: Floats) -> None:
-        """Back to the last accepted solution, where the gradient belongs to."""
-        fold.u[:] = 0.0
-        if fold.solutions:
-            fold.u[: fold.size] = self._last(fold)
-
-    def _last(self, fold: _Fold) -> Floats:
-        solution = fold.solutions[-1]
-        whole = np.zeros(self.design.columns)
-        whole[solution.index] = solution.coef / self.y_scale * self.design.scale[solution.index]
-        return whole[fold.index]
-
-    def _admit(
-        self, fold: _Fold, number: int, index: Integers, gradient: Floats, unit: Floats, terms: Terms
-    ) -> None:
+    def _admit(self, fold: _Fold, number: int, index: Integers, gradient: Floats, unit: Floats, terms: Terms) -> None:
         """Make columns members of a fold's working set."""
         if index.size == 0:
             return
@@ -321,16 +301,15 @@ class SquaredProblem:
         gram = self.design.spread
         steps, bounds = self._bounds(code, strength, unit, terms)
         return float(
-            screen(code, strength, gradient, gram, terms.factor, unit, terms.positive, fold.inside, steps, bounds, marked)
+            screen(
+                code, strength, gradient, gram, terms.factor, unit, terms.positive, fold.inside, steps, bounds, marked
+            )
         )
 
     def _bounds(self, code: Any, strength: float, unit: Floats, terms: Terms) -> tuple[Floats, Floats]:
         """Steps that span those of the columns, and the entry threshold of each."""
         low, high = self._span(unit, terms)
-        if low == high:
-            steps = np.array([strength * low])
-        else:
-            steps = strength * np.geomspace(low, high * (1 + 1e-12), _BOUNDS)
+        steps = np.array([strength * low]) if low == high else strength * np.geomspace(low, high * (1 + 1e-12), _BOUNDS)
         bounds = np.array([entry(code, step) for step in steps])
         return steps, bounds * (1 - 1e-9)
 
@@ -379,6 +358,3 @@ class SquaredProblem:
         if terms.width == "alpha":
             return float(alpha * alpha * (factor @ np.asarray(terms.penalty.value(penalized / alpha))))
         return float(alpha * (factor @ np.asarray(terms.penalty.value(penalized))))
-
-
-_ = curvature

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ class Folds:
         self.order = np.concatenate([taken, rest]).astype(np.int64)
         self.is_trivial = taken.size == 0
         ends = np.cumsum([0, *(part.size for part in held)])
-        self.slices = [slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        self.slices = [slice(int(a), int(b)) for a, b in itertools.pairwise(ends)]
         self.rest = slice(int(ends[-1]), rows)
 
 
@@ -116,7 +117,7 @@ class WorkingSet:
 
     def _take_sparse(self, new: Integers) -> None:
         old = self.size - new.size
-        fresh = sp.csc_array(self.design.X[:, new], dtype=np.float64)
+        fresh: Any = sp.csc_array(self.design.X[:, new], dtype=np.float64)
         if not self.folds.is_trivial:
             fresh = fresh[self.folds.order]
         fresh = fresh.multiply(1 / self.design.scale[new]).tocsc()
@@ -140,7 +141,7 @@ class WorkingSet:
         self._products[part][old : self.size, : self.size] = product.T
 
     def gram(self, fold: int, rows: Integers, columns: Integers) -> Floats:
-        """Gram matrix of places ``rows`` by ``columns`` on the rows that ``fold`` is trained on, divided by their weight."""
+        """Gram matrix of places ``rows`` by ``columns``, weighted mean over the rows that ``fold`` is trained on."""
         grid = np.ix_(rows, columns)
         if self.folds.is_trivial:
             matrix, total = self._products[0][grid], 1.0
