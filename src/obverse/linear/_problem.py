@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -52,6 +52,7 @@ def make_problem(
     *,
     fit_intercept: bool,
     folds: Folds | None = None,
+    groups: Sequence[Any] | None = None,
     delta: float = 1.35,
 ) -> Problem:
     """The problem for a loss.
@@ -68,10 +69,12 @@ def make_problem(
     fit_intercept : bool
     folds : Folds, optional
         By default one problem on all rows.
+    groups : sequence of integer arrays, optional
+        Disjoint sets of features whose penalty applies to the norm of their coefficients.
     delta : float
         Residual from which the Huber loss is linear, in the unit of y.
     """
     folds = folds or Folds([np.zeros(0, np.int64)], X.shape[0])
-    if loss == "squared" and y.ndim == 1:
+    if loss == "squared" and y.ndim == 1 and groups is None:
         return SquaredProblem(Design(X, weights, centered=fit_intercept), y, folds, fit_intercept=fit_intercept)
     raise UnknownNameError("loss", loss, LOSSES)
