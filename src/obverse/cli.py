@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from pathlib import Path
 
 import typer
 from rich.console import Console
 
 from . import _options as option
 from ._version import __version__
-from .errors import ObverseError
+from .errors import InvalidArgumentError, ObverseError
 
 __all__ = ["app", "main"]
 
@@ -21,6 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,  # else the defaults in brackets are taken for markup, and not shown
 )
 errors = Console(stderr=True)
 
@@ -135,6 +137,86 @@ def compare(
             text = f"failed: {cell['folder']}: {cell['error']}"
             console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
     console.print(f"{compare_folder(chosen)}: compare.html, compare.json, cells", soft_wrap=True)
+
+
+@app.command()
+def fit(
+    ctx: typer.Context,
+    data: str = typer.Argument(help="A .csv, .csv.gz or .parquet file."),
+    target: str = typer.Option(..., help="Column to predict."),
+    penalty: str = typer.Option("log-sum", help="Name, name:parameter=number, or several with commas."),
+    task: str | None = typer.Option(None, help="regression or classification; by default as the target looks."),
+    loss: str | None = typer.Option(None, help="squared, huber or poisson; by default squared."),
+    shapes: str | None = typer.Option(None, help="auto or given; by default auto for a penalty without parameters."),
+    criterion: str = typer.Option("cv", help="cv, bic, ebic or stability."),
+    rule: str = typer.Option("min", help="min or 1se: how far from the lowest error to stay for fewer features."),
+    features: int | None = typer.Option(None, help="At most so many features."),
+    folds: int = typer.Option(5, help="Of cross-validation."),
+    test_fraction: float = typer.Option(0.2, help="Rows held out to test the model; 0 for none."),
+    seed: int = typer.Option(0, help="Of the held-out rows and the folds."),
+    weights: str | None = typer.Option(None, help="Column of sample weights."),
+    drop: list[str] = typer.Option([], help="Column to leave out; may be repeated."),  # noqa: B008
+    categorical: list[str] = typer.Option([], help="Column of numbers that are categories; may be repeated."),  # noqa: B008
+    missing: str = typer.Option("error", help="error, drop (rows) or median (fill)."),
+    standardize: bool = typer.Option(True, help="Penalize coefficients times their column's standard deviation."),
+    out: str | None = typer.Option(None, help="Output folder; by default runs/fit-<data>-<target>-<penalty>."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace an earlier fit in the output folder."),
+) -> None:
+    """Fit a sparse linear model to a table, choose its strength, and test it on rows held out."""
+    from .linear._choices import Choices
+    from .linear._fit_files import check_folder, default_folder, features_grid, measures_grid, write_fit
+    from .linear._model_file import write_atomically
+    from .linear._table_fit import fit_table
+
+    given = {name: value for name, value in ctx.params.items() if name not in ("out", "overwrite")}
+    choices = Choices(**{**given, "drop": tuple(drop), "categorical": tuple(categorical)})
+    folder = default_folder(data, target, penalty) if out is None else Path(out).expanduser()
+    check_folder(folder, overwrite)
+    console = Console()
+    with console.status("") as status:
+
+        def tell(line: str) -> None:
+            status.update(line)
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+        model, record = fit_table(choices, tell=tell, command=shlex.join(["obverse", *sys.argv[1:]]))
+    console.print(features_grid(record))
+    tested = measures_grid(record)
+    if tested is not None:
+        console.print(tested)
+
+    from .report import write_linear
+
+    write_atomically(folder / "report.html", lambda file: write_linear(record, file))
+    write_fit(folder, model, record)
+    console.print(f"{folder}: report.html, model.safetensors, features.csv, record.json", soft_wrap=True)
+
+
+@app.command()
+def predict(
+    model: str = typer.Argument(help="model.safetensors of a fit, or its folder."),
+    data: str = typer.Argument(help="A .csv, .csv.gz or .parquet file with the columns that the model uses."),
+    out: str = typer.Option("predictions.csv", help="Where the predictions go; - prints them."),
+    probabilities: bool = typer.Option(False, "--probabilities", help="Of the classes, beside the predictions."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace the file."),
+) -> None:
+    """Predict with a fitted linear model, one line for every row of a table."""
+    from .linear._model_file import write_atomically
+    from .linear._predict_file import predict_file
+
+    path = Path(out).expanduser()
+    if out != "-" and path.exists() and not overwrite:
+        raise InvalidArgumentError(
+            f"{out} is there already; choose another file with --out, or replace it with --overwrite"
+        )
+    text, remarks = predict_file(model, data, probabilities=probabilities)
+    for remark in remarks:
+        errors.print(f"obverse: {remark}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if out == "-":
+        typer.echo(text, nl=False)
+        return
+    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8", newline=""))
+    Console().print(f"{out}: {len(text.splitlines()) - 1:,} predictions", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from ._classifier import SparseClassifier
+from ._cv import SparseClassifierCV, SparseRegressorCV
 from ._path import SparsePath, sparse_path
+from ._regressor import SparseRegressor
 
-__all__ = ["SparsePath", "sparse_path"]
+__all__ = [
+    "SparseClassifier",
+    "SparseClassifierCV",
+    "SparsePath",
+    "SparseRegressor",
+    "SparseRegressorCV",
+    "sparse_path",
+]

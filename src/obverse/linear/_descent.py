@@ -24,6 +24,9 @@ __all__ = ["descend", "descend_block", "screen"]
 # Newton systems beyond this size cost more than the epochs they save.
 _LARGEST_NEWTON = 1500
 _SHIFTS = 12
+_ROUNDS = 20
+_EPOCHS = 3
+_NEWTON_STEPS = 4
 _HALVINGS = 8
 
 
@@ -97,36 +100,41 @@ def _solve(lower: Any, right: Any) -> Any:
 @njit(cache=True, nogil=True)
 def _newton(
     code: Code, gram: Any, k: int, u: Any, g: Any, weight: Any, unit: Any, positive: bool, tolerance: float
-) -> bool:
-    """One Newton step on the support, with a shift where the model is not convex; whether a step was taken."""
+) -> int:
+    """One Newton step on the support, with a shift where the model is not convex.
+
+    Returns 0 where no step was taken, 1 where coefficients became zero on the way, and 2 for a full one.
+    """
     m = 0
     for j in range(k):
         m += u[j] != 0
     if m == 0 or m > _LARGEST_NEWTON:
-        return False
+        return 0
     support = np.empty(m, np.int64)
     m = 0
     for j in range(k):
         if u[j] != 0:
             support[m] = j
             m += 1
-    matrix, right, bend = np.empty((m, m)), np.empty(m), np.empty(m)
+    right, bend = np.empty(m), np.empty(m)
     worst, size, lowest = 0.0, 0.0, 0.0
     for a in range(m):
         j = support[a]
-        row = gram[j]
-        for b in range(m):
-            matrix[a, b] = row[support[b]]
         w = unit[j] * abs(u[j])
         push = weight[j] * unit[j] * slope(code, w) if weight[j] > 0 else 0.0
         bend[a] = weight[j] * unit[j] * unit[j] * curvature(code, w) if weight[j] > 0 else 0.0
         right[a] = g[j] - (push if u[j] > 0 else -push)
         worst = max(worst, abs(right[a]))
-        size = max(size, row[j])
-        lowest = min(lowest, row[j] + bend[a])
-        matrix[a, a] += bend[a]
+        size = max(size, gram[j, j])
+        lowest = min(lowest, gram[j, j] + bend[a])
     if worst <= tolerance or not math.isfinite(worst):
-        return False
+        return 0
+    matrix = np.empty((m, m))
+    for a in range(m):
+        row = gram[support[a]]
+        for b in range(m):
+            matrix[a, b] = row[support[b]]
+        matrix[a, a] += bend[a]
     # Past the curvature limit the model is not convex: Levenberg's shift makes it so.
     shift = 0.0 if lowest >= 0 else -2 * lowest
     added = 0.0
@@ -141,39 +149,105 @@ def _newton(
             break
         shift = max(4 * shift, 1e-3 * size)
     if not done:
-        return False
+        return 0
     d = _solve(lower, right)
-    # The quadratic part along d, and the first sign change.
-    slope_along, bend_along, length, first = 0.0, 0.0, 1.0, -1
     for a in range(m):
-        ahead = _product(matrix[a], d, m) - (bend[a] + added) * d[a]
-        bend_along += d[a] * ahead
-        slope_along += d[a] * g[support[a]]
+        if not math.isfinite(d[a]):
+            return 0
+        matrix[a, a] -= bend[a] + added
+    # First with every coefficient that would change sign set to zero, then only up to the first that would.
+    ahead, move = np.empty(m), np.empty(m)
+    length, first = 1.0, -1
+    for a in range(m):
         here = u[support[a]]
         if here * d[a] < 0 and abs(d[a]) * length > abs(here) and (weight[support[a]] > 0 or positive):
             length, first = abs(here / d[a]), a
-    if not math.isfinite(slope_along) or not math.isfinite(bend_along):
-        return False
-    for _attempt in range(_HALVINGS):
-        change = length * (length * bend_along / 2 - slope_along)
-        size_of_change = abs(change)
+    along = 1.0 if first >= 0 else 0.0
+    for _ in range(_HALVINGS):
+        for a in range(m):
+            here = u[support[a]]
+            if along > 0:
+                move[a] = along * d[a]
+                if here * (here + move[a]) < 0 and (weight[support[a]] > 0 or positive):
+                    move[a] = -here
+            else:
+                move[a] = -here if a == first else length * d[a]
+        bend_along, slope_along = 0.0, 0.0
+        for a in range(m):
+            ahead[a] = _product(matrix[a], move, m)
+            bend_along += move[a] * ahead[a]
+            slope_along += move[a] * g[support[a]]
+        change = bend_along / 2 - slope_along
+        size_of_change = abs(bend_along / 2) + abs(slope_along)
         for a in range(m):
             j = support[a]
             if weight[j] > 0:
-                new = 0.0 if a == first else abs(u[j] + length * d[a])
-                delta = weight[j] * (value(code, unit[j] * new) - value(code, unit[j] * abs(u[j])))
+                delta = weight[j] * (value(code, unit[j] * abs(u[j] + move[a])) - value(code, unit[j] * abs(u[j])))
                 change += delta
                 size_of_change += abs(delta)
         if change <= 1e-15 * size_of_change:
             for a in range(m):
                 j = support[a]
-                new = 0.0 if a == first else u[j] + length * d[a]
-                if new != u[j]:
-                    _move(gram[j], g, k, new - u[j])
-                    u[j] = new
-            return True
-        length, first = length / 2, -1
-    return False
+                if move[a] != 0:
+                    _move(gram[j], g, k, move[a])
+                    u[j] += move[a]
+            return 1 if first >= 0 else 2
+        if along > 0.25:
+            along /= 2
+        elif along > 0:
+            along = 0.0
+        else:
+            length, first = length / 2, -1
+    return 0
+
+
+@njit(cache=True, nogil=True)
+def _settle(
+    code: Code,
+    gram: Any,
+    k: int,
+    u: Any,
+    g: Any,
+    weight: Any,
+    unit: Any,
+    positive: bool,
+    bound: Any,
+    tolerance: float,
+) -> None:
+    """Solve for the coefficients of the support alone, on a copy of its part of the Gram matrix."""
+    m = 0
+    for j in range(k):
+        m += u[j] != 0
+    support = np.empty(m, np.int64)
+    m = 0
+    for j in range(k):
+        if u[j] != 0:
+            support[m] = j
+            m += 1
+    part = np.empty((m, m))
+    for a in range(m):
+        row = gram[support[a]]
+        for b in range(m):
+            part[a, b] = row[support[b]]
+    x, h, w, c, limit = u[support], g[support], weight[support], unit[support], bound[support]
+    for _ in range(_ROUNDS):
+        for _ in range(_EPOCHS):
+            inner = _epoch(code, part, m, x, h, w, c, positive, limit, False)
+            if inner <= 0.3 * tolerance:
+                break
+        if inner <= 0.3 * tolerance:
+            break
+        for _ in range(_NEWTON_STEPS):
+            # After one that ended at zeros, epochs find the support at less cost.
+            if _newton(code, part, m, x, h, w, c, positive, 0.1 * tolerance) < 2:
+                break
+    for a in range(m):
+        j = support[a]
+        if x[a] != u[j]:
+            _move(gram[j], g, k, x[a] - u[j])
+            u[j] = x[a]
+    for a in range(m):
+        g[support[a]] = h[a]
 
 
 @njit(cache=True, nogil=True)
@@ -224,19 +298,12 @@ def descend(
                 bound[j] = narrow / unit[j] * gram[j, j]
     violation = math.inf
     passes = 0
-    for round_ in range(epochs):
+    for _ in range(epochs):
         violation = _epoch(code, gram, k, u, g, weight, unit, positive, bound, False)
         passes += 1
         if violation <= tolerance:
             break
-        inner = violation
-        for _ in range(2 if round_ == 0 else 1):
-            if inner <= tolerance:
-                break
-            inner = _epoch(code, gram, k, u, g, weight, unit, positive, bound, True)
-        for _ in range(4):
-            if not _newton(code, gram, k, u, g, weight, unit, positive, 0.1 * tolerance):
-                break
+        _settle(code, gram, k, u, g, weight, unit, positive, bound, tolerance)
     return passes, violation
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import UnknownNameError
+from ..errors import InvalidArgumentError, UnknownNameError
 from ._design import Design
 from ._solution import Solution
 from ._squared import SquaredProblem
@@ -73,8 +73,36 @@ def make_problem(
         Disjoint sets of features whose penalty applies to the norm of their coefficients.
     delta : float
         Residual from which the Huber loss is linear, in the unit of y.
+
+    Raises
+    ------
+    UnknownNameError
+        Another loss.
+    InvalidArgumentError
+        Groups or several outputs with a loss that is not squared.
     """
+    if loss not in LOSSES:
+        raise UnknownNameError("loss", loss, LOSSES)
     folds = folds or Folds([np.zeros(0, np.int64)], X.shape[0])
-    if loss == "squared" and y.ndim == 1 and groups is None:
-        return SquaredProblem(Design(X, weights, centered=fit_intercept), y, folds, fit_intercept=fit_intercept)
-    raise UnknownNameError("loss", loss, LOSSES)
+    several = y.ndim == 2
+    if loss != "squared" and (several or groups is not None):
+        what = "several outputs" if several else "groups"
+        raise InvalidArgumentError(f"{what} go with the squared loss only; got loss={loss!r}")
+    design = Design(X, weights, centered=fit_intercept)
+    # The other solvers are imported where they are needed, because their compiled code takes time to load.
+    if several or groups is not None:
+        from ._grouped import GroupedProblem
+
+        return GroupedProblem(design, y, folds, groups, fit_intercept=fit_intercept)
+    if loss == "squared":
+        problem = SquaredProblem(design, y, folds, fit_intercept=fit_intercept)
+        # Products with no columns at all have no store to come from; one column is always there.
+        problem.store.require(np.zeros(1, np.int64))
+        return problem
+    if loss == "multinomial":
+        from ._multinomial import MultinomialProblem
+
+        return MultinomialProblem(design, y, folds, fit_intercept=fit_intercept)
+    from ._glm import GlmProblem
+
+    return GlmProblem(design, y, folds, loss, fit_intercept=fit_intercept, delta=delta)

@@ -12,11 +12,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._comparison import write_comparison
     from ._faces import plot_faces
+    from ._linear import write_linear
     from ._page import write_report
 
-__all__ = ["plot_faces", "write_comparison", "write_report"]
+__all__ = ["plot_faces", "write_comparison", "write_linear", "write_report"]
 
-_HOMES = {"plot_faces": "_faces", "write_comparison": "_comparison", "write_report": "_page"}
+_HOMES = {
+    "plot_faces": "_faces",
+    "write_comparison": "_comparison",
+    "write_linear": "_linear",
+    "write_report": "_page",
+}
 
 
 def __getattr__(name: str) -> Any:

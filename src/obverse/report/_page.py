@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import InvalidArgumentError
 from ._charts import budget_figures, history_table, phases, training_figures
+from ._confusion import confusion_table
 from ._headline import Headline, mean
 from ._penalty_charts import Survivors, face_figures, final_strength, in_boundary_units, rebuilt, survivors_figure
 from ._provenance import as_yaml, version_rows
@@ -22,7 +23,6 @@ __all__ = ["write_report"]
 # Rows beyond these say little and weigh much.
 _MOST_LAYERS = 160
 _MOST_SEEDS = 100
-_MOST_CLASSES = 20
 
 
 def write_report(metrics: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
@@ -90,7 +90,7 @@ def _content(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "survivors": survivors_figure(survivors, penalty, name) if survivors else None,
         "faces": face_figures(penalty, name, strength, survivors) if penalty is not None else [],
         "strength": strength,
-        "confusion": _confusion(record, runs),
+        "confusion": confusion_table(record, runs),
         "seed_rows": [_seed_row(i, run) for i, run in enumerate(runs[:_MOST_SEEDS])],
         "seeds_left_out": max(0, len(runs) - _MOST_SEEDS),
         "command": record.text("command", 4000),
@@ -139,44 +139,6 @@ def _layers(runs: list[Record]) -> dict[str, Any] | None:
             }
         )
     return {"rows": rows, "seeds": len(same), "left_out": len(names) - len(rows)}
-
-
-def _confusion(record: Record, runs: list[Record]) -> dict[str, Any] | None:
-    """Counts of true class by predicted class, summed over the seeds; None beyond some 20 classes."""
-    total: list[list[float]] = []
-    seeds = 0
-    for run in runs:
-        rows = [Record({"row": row}).numbers("row") for row in run.items("test.confusion")]
-        if not 0 < len(rows) <= _MOST_CLASSES or any(len(row) != len(rows) for row in rows):
-            continue
-        if not total:
-            total = [[0.0] * len(rows) for _ in rows]
-        if len(total) == len(rows):
-            total = [[a + b for a, b in zip(x, y, strict=True)] for x, y in zip(total, rows, strict=True)]
-            seeds += 1
-    if not total:
-        return None
-    given = [as_text(name, 60) for name in record.items("data.classes")]
-    names = given if len(given) == len(total) else [str(i) for i in range(len(total))]
-    rows_out = []
-    for i, row in enumerate(total):
-        amount = math.fsum(row)
-        cells = []
-        for j, value in enumerate(row):
-            share = value / amount if amount > 0 else 0.0
-            # Square root: a class that loses two in a hundred must be seen beside one that loses none.
-            cells.append(
-                {
-                    "count": count(value) if value else "",
-                    "diagonal": i == j,
-                    "shade": f"{100 * math.sqrt(min(max(share, 0.0), 1.0)):.0f}%" if value > 0 else "",
-                    "title": f"{names[i]} taken for {names[j]}: {count(value)} of {count(amount)}",
-                }
-            )
-        right = percent(row[i] / amount if amount > 0 else None, 2)
-        rows_out.append({"name": names[i], "cells": cells, "right": right})
-    long = max(len(name) for name in names) > 3
-    return {"names": names, "rows": rows_out, "seeds": seeds, "long": long}
 
 
 def _seed_row(i: int, run: Record) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import math
 __all__ = [
     "MISSING",
     "TIMES",
+    "amount",
     "axis_number",
     "axis_percent",
     "byte_size",
@@ -117,6 +118,11 @@ def duration(seconds: float | None) -> str:
 def plural(amount: int, one: str, many: str | None = None) -> str:
     """``1 seed``, ``3 seeds``."""
     return f"{amount:,} {one if amount == 1 else many or one + 's'}"
+
+
+def amount(value: float | None, one: str, many: str | None = None) -> str:
+    """``3 seeds`` from a number that may be missing or infinite; empty then."""
+    return "" if value is None or not math.isfinite(value) else plural(round(value), one, many)
 
 
 def _superscript(exponent: int) -> str:

@@ -1,0 +1,117 @@
+"""One cell: a problem, a task and a family of penalties, and the time that every solver takes to the same accuracy."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .checker import Verdict, judge
+from .families import FAMILIES, Family
+from .problems import Problem, load
+from .solvers import SOLVERS, Solver, importable
+
+__all__ = ["ACCURACY", "TASKS", "calibrate", "interleaved", "measure", "strengths"]
+
+Floats = npt.NDArray[np.float64]
+
+# Largest violation at which a solver counts as having solved the problem.
+ACCURACY = 1e-6
+# Objectives closer than this, relative, are level.
+LEVEL = 1e-6
+
+TASKS = {
+    "path10": "50 alphas down to a tenth of the largest, warm-started",
+    "path50": "50 alphas down to a fiftieth of the largest, warm-started",
+    "single": "one fit at a tenth of the largest alpha, from nothing",
+}
+
+
+def strengths(task: str, family: Family) -> Floats:
+    largest = family.largest_alpha()
+    if task == "single":
+        return np.array([largest / 10])
+    return largest * np.geomspace(1.0, 0.1 if task == "path10" else 0.02, 50)
+
+
+def calibrate(solver: Solver, problem: Problem, family: Family, alphas: Floats) -> tuple[float, Any, Verdict]:
+    """The loosest tolerance of its ladder that is accurate, or else the most accurate one; its solutions, judged."""
+    best: tuple[float, Any, Verdict] | None = None
+    for tolerance in solver.ladder:
+        found = solver.path(problem, family, alphas, tolerance)
+        verdict = judge(problem, family, alphas, solver.read(found))
+        if best is None or verdict.violation < best[2].violation:
+            best = tolerance, found, verdict
+        if verdict.violation <= ACCURACY:
+            break
+    assert best is not None
+    return best
+
+
+def interleaved(works: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """CPU seconds of every work, all of them once in every round."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(repeats):
+        for name, work in works.items():
+            gc.collect()
+            started = time.process_time()
+            work()
+            times[name].append(time.process_time() - started)
+    return times
+
+
+def measure(name: str, task: str, family_name: str, repeats: int) -> dict[str, Any]:
+    """Every solver that offers the problem, at its calibrated tolerance; those that are not accurate are told apart."""
+    problem, family = load(name), FAMILIES[family_name]
+    alphas = strengths(task, family)
+    known = importable()
+    rows: dict[str, Any] = {}
+    works: dict[str, Callable[[], Any]] = {}
+    verdicts: dict[str, Verdict] = {}
+    for solver in SOLVERS.values():
+        if solver.package not in ("obverse", *known) or not solver.offers(problem, family, alphas.size):
+            continue
+        try:
+            tolerance, found, verdict = calibrate(solver, problem, family, alphas)
+        except Exception as error:
+            rows[solver.name] = {"failed": f"{type(error).__name__}: {error}"[:200]}
+            continue
+        verdicts[solver.name] = verdict
+        rows[solver.name] = {
+            "tolerance": tolerance,
+            "accurate": verdict.violation <= ACCURACY,
+            "violation": verdict.violation,
+            "missed": verdict.missed,
+            "kept": int(verdict.kept[-1]),
+            "objective": float(verdict.objectives[-1]),
+            "passes": solver.passes(found),
+            "claimed_violation": solver.claims(found),
+        }
+        works[solver.name] = lambda solver=solver, tolerance=tolerance: solver.path(problem, family, alphas, tolerance)
+        del found
+    for solver_name, times in interleaved(works, repeats).items():
+        rows[solver_name]["seconds"] = statistics.median(times)
+        rows[solver_name]["spread"] = [min(times), max(times)]
+    if "obverse" in verdicts:
+        ours = verdicts["obverse"].objectives
+        for solver_name, verdict in verdicts.items():
+            if solver_name != "obverse":
+                rows[solver_name] |= _compared(ours, verdict.objectives)
+    return {"kind": "path", "problem": name, "task": task, "family": family_name, "repeats": repeats, "solvers": rows}
+
+
+def _compared(ours: Floats, theirs: Floats) -> dict[str, Any]:
+    """The library's objectives beside another's: the largest excess, and how often it wins, is level, and loses."""
+    excess = (ours - theirs) / np.abs(theirs)
+    return {
+        "excess": float(excess.max()),
+        "advantage": float(-excess.min()),
+        "wins": int((excess < -LEVEL).sum()),
+        "ties": int((np.abs(excess) <= LEVEL).sum()),
+        "losses": int((excess > LEVEL).sum()),
+    }

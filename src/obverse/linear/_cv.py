@@ -1,0 +1,322 @@
+"""Estimators that choose alpha, the penalty and its width by themselves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from numbers import Integral, Real
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import is_classifier
+
+from ..errors import InvalidArgumentError, UnknownNameError
+from ..penalties import Penalty
+from ..penalties import penalty as penalty_named
+from ._classifier import Classification
+from ._estimator import Data, SparseEstimator, unpenalized
+from ._path import assemble
+from ._regressor import Regression
+from ._selection import extended_bic, has_risen, one_standard_error
+from ._shapes import candidates, path_alphas
+from ._solution import Solution
+from ._splits import CrossValidation
+from ._stability import selection_frequencies
+from ._terms import Terms
+
+__all__ = ["SparseClassifierCV", "SparseRegressorCV"]
+
+Floats = npt.NDArray[np.float64]
+
+_CRITERIA = ("cv", "bic", "ebic", "stability")
+_RULES = ("min", "1se")
+_GAMMA = {"bic": 0.0, "ebic": 0.5}
+# Entry threshold of the last alpha relative to that of the first.
+_RATIO = {True: 0.02, False: 0.05}
+
+
+class SparseChooser(SparseEstimator):
+    """Shared by the estimators that choose."""
+
+    shapes: Any
+    alphas: Any
+    n_alphas: Any
+    alpha_min_ratio: Any
+    criterion: Any
+    rule: Any
+    cv: Any
+    threshold: Any
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Choose and fit.
+
+        Parameters
+        ----------
+        X : array, data frame or sparse matrix of shape (n_samples, n_features)
+        y : array of shape (n_samples,)
+        sample_weight : array of shape (n_samples,), optional
+            At least 0; a row of weight 2 counts as two rows, both in the same fold.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            Bad shapes, NaN or infinity, parameters that are not allowed.
+        """
+        self._check_choices()
+        data = self._data(X, y, sample_weight)
+        if self.criterion == "stability":
+            self._fit_stable(data)
+            return self
+        if self.criterion == "cv":
+            from sklearn.model_selection import check_cv
+
+            splitter = check_cv(self.cv, data.y, classifier=is_classifier(self))
+            self._validation: CrossValidation | None = CrossValidation(data, splitter.split(data.X, data.y))
+            problem = self._validation.problem
+        else:
+            self._validation = None
+            problem = data.problem()
+        try:
+            self._choose(data, problem)
+        finally:
+            del self._validation
+        return self
+
+    def _check_choices(self) -> None:
+        if self.criterion not in _CRITERIA:
+            raise UnknownNameError("criterion", str(self.criterion), _CRITERIA)
+        if self.rule not in _RULES:
+            raise UnknownNameError("rule", str(self.rule), _RULES)
+        if isinstance(self.n_alphas, bool) or not isinstance(self.n_alphas, Integral) or self.n_alphas < 1:
+            raise InvalidArgumentError(f"n_alphas must be an integer, at least 1, got {self.n_alphas!r}")
+        ratio = self.alpha_min_ratio
+        if ratio is not None and (not isinstance(ratio, Real) or not 0 < ratio < 1):
+            raise InvalidArgumentError(f"alpha_min_ratio must be between 0 and 1, got {ratio!r}")
+        if self.alphas is not None:
+            grid = np.asarray(self.alphas, dtype=np.float64)
+            if grid.ndim != 1 or grid.size == 0 or not (np.isfinite(grid).all() and (grid > 0).all()):
+                raise InvalidArgumentError(f"alphas must hold positive, finite numbers, got {self.alphas!r}")
+        if not isinstance(self.threshold, Real) or not 0.5 < self.threshold <= 1:
+            raise InvalidArgumentError(f"threshold must be above 0.5 and at most 1, got {self.threshold!r}")
+
+    # ------------------------------------------------------------------ over shapes and alphas
+    def _choose(self, data: Data, problem: Any) -> None:
+        features = data.X.shape[1]
+        first = self.penalty[0] if isinstance(self.penalty, list | tuple) and len(self.penalty) else self.penalty
+        terms = self._terms(penalty_named(first) if not isinstance(first, list | tuple) else first, features)
+        shapes = candidates(self.penalty, self.shapes, problem, terms)
+        before = problem.design.passes
+        found: list[tuple[Terms, Floats, list[Solution], Floats, Floats]] = []
+        for shape in shapes:
+            here = self._limited(replace(terms, penalty=shape))
+            alphas = self._grid(problem, here, data)
+            solutions, errors, spread = self._measured(data, problem, here, alphas)
+            found.append((here, alphas, solutions, errors, spread))
+        width = max(alphas.size for _, alphas, _, _, _ in found)
+        self.shapes_ = shapes
+        self.shape_alphas_ = np.stack([_padded(alphas, width) for _, alphas, _, _, _ in found])
+        table = np.stack([_padded(errors, width) for _, _, _, errors, _ in found])
+        spreads = np.stack([_padded(spread, width) for _, _, _, _, spread in found])
+        if self.criterion == "cv":
+            self.cv_errors_, self.cv_standard_errors_ = table, spreads
+        else:
+            self.criterion_values_ = table
+        allowed = self._allowed(found, table)
+        self.shape_, place = np.unravel_index(int(np.nanargmin(allowed)), allowed.shape)
+        self.shape_ = int(self.shape_)
+        here, alphas, solutions, _, _ = found[self.shape_]
+        if self.criterion == "cv" and self.rule == "1se":
+            place = one_standard_error(allowed[self.shape_], spreads[self.shape_])
+        self.path_ = assemble(solutions, alphas, features, problem.design.passes)
+        self.alphas_ = alphas[: len(solutions)]
+        passes = math.ceil(problem.design.passes - before)
+        self._store(data, problem.design, here, solutions[int(place)], float(alphas[int(place)]), passes)
+
+    def _limited(self, terms: Terms) -> Terms:
+        """Folds may have some more features than are wanted in the end."""
+        if self.target_features is None:
+            return terms
+        return replace(terms, max_features=max(2 * int(self.target_features), int(self.target_features) + 10))
+
+    def _grid(self, problem: Any, terms: Terms, data: Data) -> Floats:
+        if self.alphas is not None:
+            return np.sort(np.asarray(self.alphas, dtype=np.float64))[::-1].copy()
+        ratio = self.alpha_min_ratio
+        if ratio is None:
+            ratio = _RATIO[data.X.shape[0] > data.X.shape[1]]
+        return path_alphas(problem, terms, int(self.n_alphas), float(ratio))
+
+    def _measured(
+        self, data: Data, problem: Any, terms: Terms, alphas: Floats
+    ) -> tuple[list[Solution], Floats, Floats]:
+        """The path on all rows, the values to choose by, and their standard errors."""
+        if self._validation is not None:
+            solutions, errors = self._validation.solve(terms, alphas)
+            return solutions, *self._validation.mean(errors)
+        gamma = _GAMMA[self.criterion]
+        most = max(1, int(min(data.X.shape[0], data.total)) // 2)
+        limit = most if terms.max_features is None else min(most, terms.max_features)
+        features = data.X.shape[1]
+
+        def values(solutions: list[Solution]) -> Floats:
+            return extended_bic(data, assemble(solutions, alphas, features, 0.0), gamma)
+
+        [solutions] = problem.solve(
+            replace(terms, max_features=limit), alphas, stop=lambda found: has_risen(values(found[0]))
+        )
+        result = values(solutions)
+        return solutions, result, np.full(result.size, np.nan)
+
+    def _allowed(self, found: Any, table: Floats) -> Floats:
+        """The values to choose by, without those of too many features."""
+        if self.target_features is None:
+            return table
+        allowed = table.copy()
+        for row, (_, _, solutions, _, _) in enumerate(found):
+            for k, solution in enumerate(solutions):
+                if solution.index.size > self.target_features:
+                    allowed[row, k] = np.nan
+        if np.isnan(allowed).all():
+            raise InvalidArgumentError(
+                f"no solution on the path has at most target_features={self.target_features} features; ask for more, "
+                "or give larger alphas"
+            )
+        return allowed
+
+    # ------------------------------------------------------------------ stability
+    def _fit_stable(self, data: Data) -> None:
+        if self.shapes is not None or isinstance(self.penalty, list | tuple):
+            raise InvalidArgumentError("criterion='stability' takes one penalty, and shapes=None")
+        features = data.X.shape[1]
+        problem = data.problem()
+        terms = self._terms(candidates(self.penalty, None, problem, None)[0], features)  # type: ignore[arg-type]
+        from sklearn.utils import check_random_state
+
+        ratio = self.alpha_min_ratio or _RATIO[data.X.shape[0] > features]
+        self.selection_frequencies_ = selection_frequencies(
+            data, terms, check_random_state(self.random_state), n_alphas=int(self.n_alphas), ratio=float(ratio)
+        )
+        stable = np.flatnonzero((self.selection_frequencies_ >= self.threshold) | (terms.factor == 0))
+        if self.target_features is not None and stable.size > self.target_features:
+            order = np.argsort(-self.selection_frequencies_[stable], kind="stable")
+            stable = np.sort(stable[order[: self.target_features]])
+        alphas = self._grid(problem, terms, data)
+        [solutions] = problem.solve(replace(terms, max_features=max(1, features // 2)), alphas)
+        self.path_ = assemble(solutions, alphas, features, problem.design.passes)
+        self.alphas_ = self.path_.alphas
+        chosen = unpenalized(data, terms, stable)
+        if chosen is None:
+            chosen, alpha = solutions[0], float(alphas[0])
+        else:
+            alpha = 0.0
+        self._store(data, problem.design, terms, chosen, alpha, math.ceil(problem.design.passes))
+
+
+def _padded(values: Floats, width: int) -> Floats:
+    result = np.full(width, np.nan)
+    result[: values.size] = values
+    return result
+
+
+_SHARED = """"""
+
+
+class SparseRegressorCV(Regression, SparseChooser):
+    def __init__(
+        self,
+        penalty: str | Penalty | list[str | Penalty] = "log-sum",
+        *,
+        shapes: Any = None,
+        alphas: Any = None,
+        n_alphas: int = 50,
+        alpha_min_ratio: float | None = None,
+        criterion: Literal["cv", "bic", "ebic", "stability"] = "cv",
+        rule: Literal["min", "1se"] = "min",
+        cv: Any = None,
+        threshold: float = 0.7,
+        loss: Literal["squared", "huber", "poisson"] = "squared",
+        width: Literal["fixed", "alpha"] = "fixed",
+        groups: Any = None,
+        penalty_factor: Any = None,
+        fit_intercept: bool = True,
+        positive: bool = False,
+        standardize: bool = False,
+        target_features: int | None = None,
+        refit: bool = False,
+        delta: float = 1.35,
+        tol: float = 1e-6,
+        max_iter: int = 1000,
+        random_state: Any = None,
+    ) -> None:
+        self.penalty = penalty
+        self.shapes = shapes
+        self.alphas = alphas
+        self.n_alphas = n_alphas
+        self.alpha_min_ratio = alpha_min_ratio
+        self.criterion = criterion
+        self.rule = rule
+        self.cv = cv
+        self.threshold = threshold
+        self.loss = loss
+        self.width = width
+        self.groups = groups
+        self.penalty_factor = penalty_factor
+        self.fit_intercept = fit_intercept
+        self.positive = positive
+        self.standardize = standardize
+        self.target_features = target_features
+        self.refit = refit
+        self.delta = delta
+        self.tol = tol
+        self.max_iter = max_iter
+        self.random_state = random_state
+
+
+class SparseClassifierCV(Classification, SparseChooser):
+    def __init__(
+        self,
+        penalty: str | Penalty | list[str | Penalty] = "log-sum",
+        *,
+        shapes: Any = None,
+        alphas: Any = None,
+        n_alphas: int = 50,
+        alpha_min_ratio: float | None = None,
+        criterion: Literal["cv", "bic", "ebic", "stability"] = "cv",
+        rule: Literal["min", "1se"] = "min",
+        cv: Any = None,
+        threshold: float = 0.7,
+        width: Literal["fixed", "alpha"] = "fixed",
+        penalty_factor: Any = None,
+        fit_intercept: bool = True,
+        positive: bool = False,
+        standardize: bool = False,
+        target_features: int | None = None,
+        refit: bool = False,
+        tol: float = 1e-6,
+        max_iter: int = 1000,
+        random_state: Any = None,
+    ) -> None:
+        self.penalty = penalty
+        self.shapes = shapes
+        self.alphas = alphas
+        self.n_alphas = n_alphas
+        self.alpha_min_ratio = alpha_min_ratio
+        self.criterion = criterion
+        self.rule = rule
+        self.cv = cv
+        self.threshold = threshold
+        self.width = width
+        self.penalty_factor = penalty_factor
+        self.fit_intercept = fit_intercept
+        self.positive = positive
+        self.standardize = standardize
+        self.target_features = target_features
+        self.refit = refit
+        self.tol = tol
+        self.max_iter = max_iter
+        self.random_state = random_state

@@ -1,0 +1,275 @@
+"""What all estimators share: data and parameters checked, solved, and stored as scikit-learn stores them."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from ..errors import InvalidArgumentError, UnknownNameError
+from ..penalties import Lasso, Penalty
+from ..penalties import penalty as penalty_named
+from ._design import Design
+from ._path import checked_factor
+from ._penalty_parameters import PenaltyParameters
+from ._problem import Problem, make_problem
+from ._solution import Solution
+from ._terms import Terms
+from ._working_set import Folds
+
+__all__ = ["Data", "SparseEstimator", "require_alpha", "unpenalized"]
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Checked data of a fit.
+
+    Attributes
+    ----------
+    X : dense array or CSC matrix of shape (n, p)
+    y : array of shape (n,) or (n, m)
+        As the solvers take it.
+    weights : array of shape (n,)
+        Of sum 1.
+    total : float
+        Sum of the weights as given: the number of rows, where rows were repeated instead.
+    loss : str
+    groups : list of integer arrays, or None
+    delta : float
+    fit_intercept : bool
+    """
+
+    X: Any
+    y: Floats
+    weights: Floats
+    total: float
+    loss: str
+    groups: Sequence[Any] | None
+    delta: float
+    fit_intercept: bool
+
+    def problem(self, folds: Folds | None = None) -> Problem:
+        """The problem on these data."""
+        return make_problem(
+            self.loss,
+            self.X,
+            self.y,
+            self.weights,
+            fit_intercept=self.fit_intercept,
+            folds=folds,
+            groups=self.groups,
+            delta=self.delta,
+        )
+
+    def rows(self, index: Any) -> Data:
+        """Some of the rows, in the order given."""
+        weights = self.weights[index]
+        total = float(weights.sum())
+        if not total > 0:
+            raise InvalidArgumentError("all rows of a fold have sample_weight 0; use fewer folds or other weights")
+        return replace(self, X=self.X[index], y=self.y[index], weights=weights / total, total=self.total * total)
+
+    def columns(self, index: Any) -> Data:
+        """Some of the features, each on its own."""
+        return replace(self, X=self.X[:, index], groups=None)
+
+
+def require_alpha(alpha: Any, name: str = "alpha") -> float:
+    """``alpha`` as a number.
+
+    Raises
+    ------
+    InvalidArgumentError
+        Not positive and finite.
+    """
+    if isinstance(alpha, bool) or not isinstance(alpha, Real) or not 0 < float(alpha) < math.inf:
+        hint = (
+            "; without a penalty this is sklearn.linear_model's LinearRegression, PoissonRegressor(alpha=0) or "
+            "LogisticRegression(C=inf)"
+            if isinstance(alpha, Real) and alpha == 0
+            else ""
+        )
+        raise InvalidArgumentError(f"{name} must be a positive, finite number, got {alpha!r}{hint}")
+    return float(alpha)
+
+
+def unpenalized(data: Data, terms: Terms, index: npt.NDArray[np.int64]) -> Solution | None:
+    """The fit of some features without a penalty; None where there are none."""
+    if index.size == 0:
+        return None
+    part = data.columns(index)
+    free = replace(terms, penalty=Lasso(), factor=np.zeros(index.size), width="fixed", max_features=None)
+    solution = part.problem().solve(free, np.ones(1))[-1][-1]
+    return replace(solution, index=index[solution.index])
+
+
+class SparseEstimator(PenaltyParameters):
+    """Shared by regression and classification, at one alpha and over a path.
+
+    Subclasses give `_target`, which checks y, and `_place`, which stores coefficients in their shape.
+    """
+
+    penalty: Any
+    width: Any
+    groups: Any
+    penalty_factor: Any
+    fit_intercept: Any
+    positive: Any
+    standardize: Any
+    target_features: Any
+    refit: Any
+    tol: Any
+    max_iter: Any
+    random_state: Any
+
+    _several_outputs = False
+
+    # ------------------------------------------------------------------ for subclasses
+    def _target(self, y: Any, weights: Floats) -> tuple[Floats, str]:
+        """y as the solvers take it, and the loss."""
+        raise NotImplementedError
+
+    def _outputs(self) -> int:
+        """Rows of ``coef_``; 0 where it has one dimension."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ checking
+    def _data(self, X: Any, y: Any, sample_weight: Any) -> Data:
+        self._check_parameters()
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            accept_sparse="csc",
+            dtype=[np.float64, np.float32],
+            multi_output=self._several_outputs,
+            y_numeric=False,
+        )
+        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        size = float(weights.max())
+        if not size > 0:
+            raise InvalidArgumentError("sample_weight must hold a positive number")
+        total = float((weights / size).sum())
+        target, loss = self._target(y, weights)
+        delta = getattr(self, "delta", 1.35)
+        return Data(
+            X, target, weights / size / total, total * size, loss, self._groups(X.shape[1]), float(delta),
+            bool(self.fit_intercept),
+        )  # fmt: skip
+
+    def _check_parameters(self) -> None:
+        if self.width not in ("fixed", "alpha"):
+            raise UnknownNameError("width", str(self.width), ("fixed", "alpha"))
+        if not isinstance(self.tol, Real) or not 0 < self.tol < math.inf:
+            raise InvalidArgumentError(f"tol must be a positive number, got {self.tol!r}")
+        for name in ("max_iter", "target_features"):
+            value = getattr(self, name)
+            if value is None and name == "target_features":
+                continue
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+                raise InvalidArgumentError(f"{name} must be an integer, at least 1, got {value!r}")
+        delta = getattr(self, "delta", 1.35)
+        if not isinstance(delta, Real) or not 0 < delta < math.inf:
+            raise InvalidArgumentError(f"delta must be a positive number, got {delta!r}")
+
+    def _groups(self, features: int) -> Sequence[Any] | None:
+        if getattr(self, "groups", None) is None:
+            return None
+        found = [np.asarray(group) for group in self.groups]
+        together = np.concatenate([group.ravel() for group in found]) if found else np.zeros(0, np.int64)
+        if together.size and not np.issubdtype(together.dtype, np.integer):
+            raise InvalidArgumentError("groups must hold integers, the numbers of the features")
+        if together.size and (together.min() < 0 or together.max() >= features):
+            raise InvalidArgumentError(f"groups name features outside 0 ... {features - 1}")
+        if np.unique(together).size < together.size:
+            raise InvalidArgumentError("groups must be disjoint; a feature is named twice")
+        return [group.ravel().astype(np.int64) for group in found]
+
+    def _terms(self, penalty: Penalty, features: int) -> Terms:
+        return Terms(
+            penalty,
+            checked_factor(self.penalty_factor, features),
+            self.width,
+            bool(self.fit_intercept),
+            bool(self.positive),
+            bool(self.standardize),
+            float(self.tol),
+            int(self.max_iter),
+        )
+
+    def _penalty(self) -> Penalty:
+        return penalty_named(self.penalty)
+
+    # ------------------------------------------------------------------ storing
+    def _store(
+        self, data: Data, design: Design, terms: Terms, solution: Solution, alpha: float, iterations: int
+    ) -> None:
+        """Keep a solution, after the unpenalized fit of its support where that is asked for."""
+        self.alpha_ = alpha
+        self.penalty_ = terms.penalty
+        self.n_iter_ = max(1, iterations)
+        self.objective_ = solution.objective
+        self.violation_ = solution.violation
+        self.converged_ = solution.converged
+        self._deviation = _deviation(design)
+        self._gram = design.spread * design.scale * design.scale
+        self._loss = data.loss
+        self.coef_, self.intercept_ = self._placed(data, solution)
+        if self.refit:
+            self.coef_penalized_, self.intercept_penalized_ = self.coef_, self.intercept_
+            again = unpenalized(data, terms, solution.index)
+            if again is not None:
+                self.coef_, self.intercept_ = self._placed(data, again)
+                self.converged_ = self.converged_ and again.converged
+                self.violation_ = max(self.violation_, again.violation)
+        if not self.converged_:
+            self._warn()
+
+    def _placed(self, data: Data, solution: Solution) -> tuple[Any, Any]:
+        features, outputs, dtype = data.X.shape[1], self._outputs(), data.X.dtype
+        coef = np.zeros((max(outputs, 1), features))
+        coef[:, solution.index] = solution.coef.T
+        intercept = np.asarray(solution.intercept, dtype=np.float64)
+        if outputs == 0:
+            return coef[0].astype(dtype), float(intercept)
+        return coef.astype(dtype), np.broadcast_to(np.atleast_1d(intercept), (outputs,)).astype(dtype)
+
+    def _warn(self) -> None:
+        from sklearn.exceptions import ConvergenceWarning
+
+        warnings.warn(
+            f"{type(self).__name__} stopped at a violation of the first-order conditions of {self.violation_:.1e}, "
+            f"above tol={self.tol:g}. Raise max_iter (now {self.max_iter}) or alpha, or accept a larger tol; columns "
+            "that nearly depend on each other and classes that can be separated make small alphas hard.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+
+    # ------------------------------------------------------------------ using
+    def _decision(self, X: Any) -> Any:
+        """``X w + b``, (n,) or (n, outputs)."""
+        check_is_fitted(self)
+        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
+        product = X @ self.coef_.T
+        return np.asarray(product.toarray() if sp.issparse(product) else product) + self.intercept_
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+def _deviation(design: Design) -> Floats:
+    """Standard deviation of every column, weighted."""
+    variance = np.clip(design.spread - (design.mean**2 - design.center**2), 0.0, None)
+    return np.asarray(np.sqrt(variance) * design.scale)

@@ -1,0 +1,117 @@
+"""The folder that a fit leaves, and what it prints."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table as Grid
+
+from ..errors import InvalidArgumentError
+from ._model import LinearModel
+from ._model_file import save_model, write_atomically
+
+__all__ = ["FILES", "check_folder", "default_folder", "features_grid", "measures_grid", "write_fit"]
+
+FILES = ("model.safetensors", "report.html", "features.csv", "record.json")
+"""What a fit writes into its folder."""
+
+_SHOWN = 25
+_MOST_OUTPUTS = 6
+
+
+def default_folder(data: str, target: str, penalty: str) -> Path:
+    """``runs/fit-<data>-<target>-<penalty>``."""
+    name = Path(data).name
+    for suffix in (".csv.gz", ".csv", ".parquet"):
+        name = name.removesuffix(suffix)
+    parts = [re.sub(r"[^\w.-]+", "-", part).strip("-.") for part in ("fit", name, target, penalty)]
+    return Path("runs") / "-".join(part for part in parts if part)
+
+
+def check_folder(folder: Path, overwrite: bool) -> None:
+    """Raise where a fit may not write.
+
+    Raises
+    ------
+    InvalidArgumentError
+        The folder is a file, or is not empty and ``overwrite`` is not given.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InvalidArgumentError(f"output folder {folder} is a file")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise InvalidArgumentError(
+            f"output folder {folder} is not empty; choose another with --out, or replace its fit with --overwrite"
+        )
+
+
+def write_fit(folder: Path, model: LinearModel, record: dict[str, Any]) -> None:
+    """Write the model, the table of features and the record; other files in the folder are left alone."""
+    save_model(model, folder / "model.safetensors")
+    text = _features_csv(record)
+    write_atomically(folder / "features.csv", lambda file: file.write_text(text, encoding="utf-8", newline=""))
+    # Last: with the record, the fit is done.
+    content = json.dumps(record, indent=1, allow_nan=False) + "\n"
+    write_atomically(folder / "record.json", lambda file: file.write_text(content, encoding="utf-8"))
+
+
+def _features_csv(record: dict[str, Any]) -> str:
+    outputs = record["data"]["outputs"]
+    several = len(outputs) > 1
+    optional = [name for name in ("keep_probability", "frequency") if any(name in row for row in record["features"])]
+    head = [f"coefficient[{name}]" for name in outputs] if several else ["coefficient"]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["feature", *head, "importance", *optional])
+    for row in record["features"]:
+        numbers = row["coefficients"] if several else [row["coefficient"]]
+        cells = [*numbers, row["importance"], *(row.get(name) for name in optional)]
+        writer.writerow([row["name"], *("" if cell is None else repr(cell) for cell in cells)])
+    return buffer.getvalue()
+
+
+def features_grid(record: dict[str, Any]) -> Grid:
+    """The selected features as a table for the terminal."""
+    features, outputs = record["features"], record["data"]["outputs"]
+    several = 1 < len(outputs) <= _MOST_OUTPUTS
+    model = record["model"]
+    title = f"{record['penalty']['name']}, alpha {record['alpha']:.4g}: "
+    grid = Grid(title=f"{title}{model['selected']} of {model['features']} features")
+    grid.add_column("feature", overflow="fold")
+    heads = [*(outputs if several else ["coefficient"]), "scaled importance"]
+    optional = [name for name in ("frequency", "keep_probability") if any(name in row for row in features)]
+    for heading in (*heads, *(name.replace("_", " ") for name in optional)):
+        grid.add_column(_plain(heading), justify="right", no_wrap=True)
+    for row in features[:_SHOWN]:
+        numbers = row["coefficients"] if several else [row["coefficient"]]
+        shares = ["" if row.get(name) is None else f"{row[name]:.1%}" for name in optional]
+        grid.add_row(_plain(row["name"]), *(f"{x:.4g}" for x in numbers), f"{row['importance']:.4g}", *shares)
+    if len(features) > _SHOWN:
+        grid.add_row(f"... {len(features) - _SHOWN} more in features.csv")
+    return grid
+
+
+def measures_grid(record: dict[str, Any]) -> Grid | None:
+    """The errors on held-out rows as a table for the terminal; None where no rows were held out."""
+    test = record["test"]
+    if not test:
+        return None
+    grid = Grid(title=f"{test['rows']:,} held-out rows")
+    grid.add_column("")
+    for heading in ("model", "without features"):
+        grid.add_column(heading, justify="right", no_wrap=True)
+    for row in test["measures"]:
+        form = ".2%" if row.get("is_share") else ".4g"
+        grid.add_row(row["name"], f"{row['model']:{form}}", f"{row['null']:{form}}")
+    return grid
+
+
+def _plain(text: str) -> Any:
+    """Text from a table as it is: it is no markup."""
+    from rich.text import Text
+
+    return Text(str(text))

@@ -1,0 +1,86 @@
+"""Choosing an alpha: by held-out error, or by information criteria."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._estimator import Data
+from ._path import SparsePath
+
+__all__ = ["extended_bic", "has_risen", "log_likelihoods", "one_standard_error"]
+
+Floats = npt.NDArray[np.float64]
+
+# Alphas past the lowest value after which a path is given up.
+_PATIENCE = 10
+
+
+def has_risen(values: Floats) -> bool:
+    """Whether the lowest value lies so far back that the path may end."""
+    return values.size > _PATIENCE and int(np.argmin(values)) < values.size - _PATIENCE
+
+
+def one_standard_error(errors: Floats, standard_errors: Floats) -> int:
+    """Place of the largest alpha whose error is within one standard error of the lowest; alphas descend."""
+    best = int(np.nanargmin(errors))
+    return int(np.argmax(errors[: best + 1] <= errors[best] + standard_errors[best]))
+
+
+def log_likelihoods(data: Data, path: SparsePath) -> Floats:
+    """Twice the negative logarithm of the likelihood along a path, but for a constant.
+
+    For the squared loss with its variance estimated, ``n log(mean squared residual)``; for the Huber loss the same with
+    twice its mean, which is the former where no residual is large; for others the deviance.
+    """
+    n = data.total
+    if data.y.ndim == 2 or data.loss == "multinomial":
+        losses = np.array([_several(data, path.coefs[k], path.intercepts[k]) for k in range(len(path.alphas))])
+        if data.loss == "multinomial":
+            return 2 * n * losses
+        outputs = data.y.shape[1]
+        return n * outputs * np.log(np.maximum(losses, np.finfo(np.float64).tiny))
+    scores = np.asarray(data.X @ path.coefs.T.toarray(), dtype=np.float64) + path.intercepts
+    if data.loss in ("squared", "huber"):
+        size = float(np.abs(data.y).max(initial=0.0)) or 1.0
+        residuals = np.abs((data.y[:, None] - scores) / size)
+        squares = residuals**2
+        if data.loss == "huber":
+            delta = data.delta / size
+            squares = np.where(residuals <= delta, squares, delta * (2 * residuals - delta))
+        return n * np.log(np.maximum(data.weights @ squares, np.finfo(np.float64).tiny))
+    y = data.y[:, None]
+    with np.errstate(over="ignore"):
+        losses = np.logaddexp(0, scores) - y * scores if data.loss == "logistic" else np.exp(scores) - y * scores
+    return 2 * n * (data.weights @ losses)
+
+
+def _several(data: Data, coef: Any, intercept: Any) -> float:
+    scores = np.asarray(data.X @ coef.T, dtype=np.float64) + intercept
+    if data.loss == "multinomial":
+        top = scores.max(axis=1)
+        sums = top + np.log(np.exp(scores - top[:, None]).sum(axis=1))
+        own = scores[np.arange(scores.shape[0]), data.y.astype(np.int64)]
+        return float(data.weights @ (sums - own))
+    size = float(np.abs(data.y).max(initial=0.0)) or 1.0
+    return float(data.weights @ (((data.y - scores) / size) ** 2).mean(axis=1))
+
+
+def extended_bic(data: Data, path: SparsePath, gamma: float) -> Floats:
+    r"""The extended Bayesian information criterion of every solution of a path.
+
+    .. math:: -2 \log L + k \log n + 2 \gamma \log \binom{p}{k}
+
+    with k nonzero coefficients, those of several outputs counted one by one, and p the number of features; ``gamma=0``
+    is BIC. Infinite from ``n/2`` coefficients on, where the estimate of the variance says nothing. Source: Chen and
+    Chen (2008).
+    """
+    from scipy.special import gammaln
+
+    p, features = data.X.shape[1], path.n_features
+    count = features if path.is_sparse else (path.coefs != 0).sum(axis=(1, 2))
+    choices = gammaln(p + 1) - gammaln(features + 1) - gammaln(p - features + 1)
+    values = log_likelihoods(data, path) + count * np.log(data.total) + 2 * gamma * choices
+    return np.where((features == 0) | (count < data.total / 2), values, np.inf)
