@@ -7,7 +7,9 @@ import pytest
 import scipy.optimize
 import scipy.sparse as sp
 from scipy.special import expit, xlogy
+from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import HuberRegressor, LogisticRegression, PoissonRegressor
+from sklearn.preprocessing import PolynomialFeatures
 
 from obverse.linear import _losses
 from obverse.linear._design import Design
@@ -408,3 +410,32 @@ def test_one_pass_at_most_says_that_it_did_not_get_there():
     [[solution]] = here.solve(terms, np.array([0.02 * here.largest_alpha(terms)]))
     assert not solution.converged
     assert solution.violation > 1e-12
+
+
+@pytest.mark.parametrize("penalty", [Lasso(), MCP(3.0)], ids=str)
+def test_huber_moves_where_every_row_is_an_outlier(penalty):
+    X, _ = make("huber")
+    y = 1e4 * np.random.default_rng(0).standard_cauchy(150)
+    terms = terms_of(penalty, X.shape[1], width="alpha")
+    here = problem("huber", X, y)
+    assert here.largest_alpha(terms) > 0
+    alphas = here.largest_alpha(terms) * np.array([1.0, 0.8, 0.5])
+    solutions = here.solve(terms, alphas)[0]
+    assert solutions[-1].index.size > 0
+    assert all(solution.converged for solution in solutions)
+    assert solutions[-1].objective < solutions[0].objective
+
+
+@pytest.mark.parametrize(("penalty", "width"), [(Lasso(), "fixed"), (MCP(6.0), "alpha")], ids=str)
+def test_paths_on_nearly_collinear_separable_data_finish(penalty, width):
+    X, y = load_breast_cancer(return_X_y=True)
+    X = PolynomialFeatures(2, include_bias=False).fit_transform((X - X.mean(0)) / X.std(0))
+    X = np.asfortranarray((X - X.mean(0)) / X.std(0))
+    terms = terms_of(penalty, X.shape[1], width=width)
+    here = problem("logistic", X, y.astype(float))
+    alphas = here.largest_alpha(terms) * np.geomspace(1, 0.02, 30)
+    solutions = here.solve(terms, alphas)[0]
+    assert len(solutions) == 30
+    assert max(solution.violation for solution in solutions) <= 1e-6
+    for alpha, solution in list(zip(alphas, solutions, strict=True))[::5]:
+        assert check("logistic", X, y, solution, alpha, penalty, width=width)[0] <= 1e-5

@@ -18,7 +18,7 @@ from obverse.errors import InvalidArgumentError, StateError
 from obverse.linear import SparseClassifier, SparseRegressor
 from obverse.linear._encoding import Encoding
 from obverse.linear._model import LinearModel, linear_model
-from obverse.linear._model_file import load_model, save_model
+from obverse.linear._model_file import FORMAT, load_model, save_model
 from obverse.linear._table import table_of
 from obverse.penalties import MCP, Penalty
 
@@ -90,6 +90,13 @@ def test_a_classifier_comes_back_bit_by_bit(name: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(model.predict_proba(X), estimator.predict_proba(X))
     np.testing.assert_array_equal(model.decision_function(X), estimator.decision_function(X))
     np.testing.assert_array_equal(model.classes, estimator.classes_)
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
+    X, y = data()
+    estimator = SparseRegressor("mcp", 0.05).fit(X, y)
+    files = {save_model(estimator, tmp_path / f"{i}.safetensors").read_bytes() for i in range(10)}
+    assert len(files) == 1
 
 
 def test_what_the_model_says_of_itself(tmp_path: Path) -> None:
@@ -199,8 +206,9 @@ def test_files_that_are_no_models_are_refused(tmp_path: Path) -> None:
 
 def test_a_newer_version_is_refused(tmp_path: Path) -> None:
     path, tensors, metadata = stored(tmp_path)
-    save_file(tensors, path, {**metadata, "version": "2"})
-    with pytest.raises(InvalidArgumentError, match="version '2' of the format, and this Obverse reads 1"):
+    about = json.loads(metadata[FORMAT])
+    save_file(tensors, path, {FORMAT: json.dumps({**about, "version": 2})})
+    with pytest.raises(InvalidArgumentError, match="version 2 of the format, and this Obverse reads 1"):
         load_model(path)
 
 
@@ -227,20 +235,20 @@ def test_a_newer_version_is_refused(tmp_path: Path) -> None:
 )
 def test_spoilt_descriptions_are_refused(changes: dict[str, Any], tmp_path: Path) -> None:
     path, tensors, metadata = stored(tmp_path)
-    about = json.loads(metadata["model"])
-    save_file(tensors, path, {**metadata, "model": json.dumps({**about, **changes})})
+    about = json.loads(metadata[FORMAT])
+    save_file(tensors, path, {FORMAT: json.dumps({**about, **changes})})
     with pytest.raises(InvalidArgumentError, match="is broken"):
         load_model(path)
     for field in changes:
-        save_file(tensors, path, {**metadata, "model": json.dumps({k: v for k, v in about.items() if k != field})})
+        save_file(tensors, path, {FORMAT: json.dumps({k: v for k, v in about.items() if k != field})})
         with pytest.raises(InvalidArgumentError, match="is broken"):
             load_model(path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "null", "[" * 100_000], ids=lambda text: text[:5] or "empty")
 def test_spoilt_json_is_refused(text: str, tmp_path: Path) -> None:
-    path, tensors, metadata = stored(tmp_path)
-    save_file(tensors, path, {**metadata, "model": text})
+    path, tensors, _ = stored(tmp_path)
+    save_file(tensors, path, {FORMAT: text})
     with pytest.raises(InvalidArgumentError, match="is broken"):
         load_model(path)
 

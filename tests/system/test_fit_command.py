@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -363,6 +365,45 @@ def test_targets_that_cannot_be(tmp_path: Path) -> None:
             call("fit", path, "--out", tmp_path / "out", *options)
 
 
+def documented() -> list[tuple[str, str]]:
+    """The commands of the guide's examples, each with what the guide says that it prints."""
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "fit-command.md").read_text()
+    text = guide[guide.index("## An example") : guide.index("## What is read")]
+    found = []
+    for block in re.findall(r"^```console\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
+        for part in block.split("$ ")[1:]:
+            # A quoted command may go on over lines.
+            end = part.index('"', part.index('"') + 1) + 1 if part.startswith("python") else part.index("\n")
+            found.append((part[:end], part[end:].strip()))
+    return found
+
+
+def test_the_guide_prints_what_it_says(tmp_path: Path) -> None:
+    pytest.importorskip("pandas")
+    paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    commands = documented()
+    assert len(commands) == 6
+    for command, expected in commands:
+        done = subprocess.run(
+            command,
+            shell=True,
+            cwd=tmp_path,
+            env={**os.environ, "PATH": paths, "COLUMNS": "80"},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=True,
+        )
+        given, said = done.stdout.split(), expected.split()
+        assert len(given) == len(said), done.stdout
+        for word, other in zip(given, said, strict=True):
+            try:
+                # Machines may differ in late digits.
+                assert float(word.rstrip("%")) == pytest.approx(float(other.rstrip("%")), rel=1e-3, abs=1e-3), word
+            except ValueError:
+                assert word == other or set(word) <= set("┏━┳┓┡╇┩└─┴┘")
+
+
 def test_real_processes(regression: Path, tmp_path: Path) -> None:
     def run(*words: Any) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "obverse.cli", *(str(word) for word in words)]
@@ -380,6 +421,6 @@ def test_real_processes(regression: Path, tmp_path: Path) -> None:
     assert again.returncode == 2
     assert again.stderr.startswith("obverse: output folder runs/fit-line-y-mcp is not empty")
     assert again.stderr.count("\n") == 1
-    broken = run("predict", regression.name, regression.name)
+    broken = run("predict", regression.name, regression.name, "--out", "other.csv")
     assert broken.returncode == 2
     assert "cannot read line.csv" in broken.stderr

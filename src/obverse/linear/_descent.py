@@ -19,7 +19,7 @@ from numba import njit
 
 from ._scalar import Code, curvature, entry, prox, slope, value
 
-__all__ = ["descend", "descend_block", "screen"]
+__all__ = ["certify", "descend", "descend_block", "reach", "screen"]
 
 # Newton systems beyond this size cost more than the epochs they save.
 _LARGEST_NEWTON = 1500
@@ -391,3 +391,75 @@ def screen(
             marked[j] = True
             largest = max(largest, x / unit[j] * gram[j])
     return largest
+
+
+@njit(cache=True, nogil=True)
+def certify(code: Code, strength: float, u: Any, g: Any, gram: Any, factor: Any, unit: Any, positive: bool) -> float:
+    """Largest violation within the working set, from an exact gradient."""
+    largest = 0.0
+    for j in range(u.size):
+        weight = strength * factor[j]
+        if u[j] != 0:
+            push = weight * unit[j] * slope(code, unit[j] * abs(u[j])) if weight > 0 else 0.0
+            largest = max(largest, abs(g[j] - (push if u[j] > 0 else -push)))
+        elif gram[j] > 0 and not (positive and g[j] <= 0):
+            z = abs(g[j]) / gram[j] * unit[j]
+            x = prox(code, z, weight * unit[j] * unit[j] / gram[j]) if weight > 0 else z
+            if x > 0:
+                # How far the gradient is past the threshold at which zero is left.
+                past = abs(g[j]) - entry(code, weight * unit[j] * unit[j] / gram[j]) / unit[j] * gram[j]
+                largest = max(largest, past)
+    return largest
+
+
+@njit(cache=True, nogil=True)
+def reach(
+    before: Any,
+    after: Any,
+    shares: Any,
+    distances: Any,
+    gram: Any,
+    factor: Any,
+    unit: Any,
+    positive: bool,
+    inside: Any,
+    ratios: Any,
+    bounds: Any,
+    between: Any,
+    needed: Any,
+) -> None:
+    """Gradients of solutions between two whose gradients are known, and the columns where these do not suffice.
+
+    Parameters
+    ----------
+    before, after : arrays of shape (p,)
+        Exact gradients at two residuals.
+    shares, distances : arrays of shape (m,)
+        The residuals between are ``(1 - share) * before + share * after`` up to a rest, whose root of the weighted sum
+        of squares is the distance: by the inequality of Cauchy and Schwarz no gradient is off by more than this times the
+        root of its column's mean square.
+    inside : bool array of shape (p,)
+        Columns that are needed in any case.
+    ratios : array of shape (s,)
+        Ascending ratios of step and strength.
+    bounds : array of shape (m, s)
+        Entry threshold of each, for the m strengths, below which a zero surely stays.
+    between : array of shape (p, m)
+    needed : bool array of shape (p,)
+        Written to.
+    """
+    for j in range(gram.size):
+        needed[j] = inside[j]
+        if inside[j] or gram[j] <= 0:
+            for b in range(shares.size):
+                between[j, b] = 0.0
+            continue
+        ratio = factor[j] * unit[j] / gram[j] * unit[j]
+        i = max(0, min(np.searchsorted(ratios, ratio, side="right") - 1, ratios.size - 1))
+        most, scale = math.sqrt(gram[j]), unit[j] / gram[j]
+        for b in range(shares.size):
+            here = before[j] + shares[b] * (after[j] - before[j])
+            between[j, b] = here
+            size = here if positive else abs(here)
+            if (size + most * distances[b]) * scale * (1 + 1e-9) > bounds[b, i]:
+                needed[j] = True

@@ -9,9 +9,12 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from numba import njit
 
+from ._products import by_columns, by_rows, by_sparse_columns
+
 __all__ = ["Design"]
 
 Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 
 
 @njit(cache=True, nogil=True)
@@ -85,10 +88,12 @@ class Design:
     """
 
     def __init__(self, X: Any, weights: Floats, *, centered: bool) -> None:
+        self.is_sparse = sp.issparse(X)
+        if not (self.is_sparse or X.flags.c_contiguous or X.flags.f_contiguous):
+            X = np.asfortranarray(X)
         self.X = X
         self.weights = weights
         self.rows, self.columns = X.shape
-        self.is_sparse = sp.issparse(X)
         mean, square, peak = (np.zeros(self.columns) for _ in range(3))
         with np.errstate(all="ignore"):
             self._moments(X, weights, mean, square, peak)
@@ -125,23 +130,25 @@ class Design:
         else:
             _dense_moments(X, weights, mean, square, peak)
 
-    def correlate(self, residuals: Floats) -> Floats:
-        """``columns' residuals`` for all columns: (n,) or (n, m) gives (p,) or (p, m)."""
-        self.passes += residuals.size / self.rows
-        right = residuals if self.X.dtype == residuals.dtype else residuals.astype(self.X.dtype)
-        product = np.asarray(self.X.T @ right, dtype=np.float64)
-        total = residuals.sum(axis=0)
-        if residuals.ndim == 1:
-            product /= self.scale
-            if total != 0:
-                product -= self.center * total
-            return product
-        product /= self.scale[:, None]
+    def correlate(self, residuals: Floats, index: Integers | None = None) -> Floats:
+        """``columns' residuals``: (n,) or (n, m) gives (p,) or (p, m), or one row for each column of ``index``."""
+        right = residuals if residuals.ndim == 2 else residuals[:, None]
+        chosen = np.arange(self.columns) if index is None else index
+        self.passes += right.shape[1] * chosen.size / max(1, self.columns)
+        product: Floats
+        if self.is_sparse:
+            product = by_sparse_columns(self.X.data, self.X.indices, self.X.indptr, chosen, np.ascontiguousarray(right))
+        elif self.X.flags.f_contiguous:
+            product = by_columns(self.X.T, chosen, np.ascontiguousarray(right.T))
+        else:
+            product = by_rows(self.X if index is None else self.X[:, index], np.ascontiguousarray(right)).T
+        total = right.sum(axis=0)
+        product = product / self.scale[chosen, None]
         if np.any(total != 0):
-            product -= self.center[:, None] * total
-        return product
+            product -= self.center[chosen, None] * total
+        return product if residuals.ndim == 2 else product[:, 0]
 
-    def dense(self, index: npt.NDArray[np.int64]) -> Floats:
+    def dense(self, index: Integers) -> Floats:
         """The columns of ``index``, centered and scaled, Fortran-ordered (n, m)."""
         block = self.X[:, index]
         block = block.toarray(order="F") if self.is_sparse else block

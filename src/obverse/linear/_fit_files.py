@@ -79,7 +79,10 @@ def features_grid(record: dict[str, Any]) -> Grid:
     features, outputs = record["features"], record["data"]["outputs"]
     several = 1 < len(outputs) <= _MOST_OUTPUTS
     model = record["model"]
-    title = f"{record['penalty']['name']}, alpha {record['alpha']:.4g}: "
+    parameters = ", ".join(f"{name} {value:.4g}" for name, value in record["penalty"]["parameters"].items())
+    title = ", ".join(
+        part for part in (record["penalty"]["name"], parameters, f"alpha {record['alpha']:.4g}: ") if part
+    )
     grid = Grid(title=f"{title}{model['selected']} of {model['features']} features")
     grid.add_column("feature", overflow="fold")
     heads = [*(outputs if several else ["coefficient"]), "scaled importance"]

@@ -22,7 +22,7 @@ _MOST_CURVES = 80
 def penalty_text(penalty: Penalty) -> str:
     """A penalty as the command line writes it."""
     about = described_penalty(penalty)
-    numbers = ",".join(f"{name}={value:g}" for name, value in about["parameters"].items())
+    numbers = ",".join(f"{name}={value:.4g}" for name, value in about["parameters"].items())
     return f"{about['name']}:{numbers}" if numbers else str(about["name"])
 
 

@@ -10,10 +10,11 @@ import numpy.typing as npt
 from numba import njit
 
 from . import _losses
+from ._column_store import ColumnStore
 from ._design import Design
 from ._losses import HUBER, LOGISTIC, LOSS_KINDS, POISSON
 from ._newton_path import fold_spreads, largest_alpha, penalty_of, solve_folds
-from ._prox_newton import ColumnStore, Point, Snapshot
+from ._prox_newton import Point, Snapshot
 from ._solution import Solution
 from ._terms import Terms
 from ._working_set import Folds
@@ -25,6 +26,8 @@ Integers = npt.NDArray[np.int64]
 
 # How often a model of the Poisson loss, which no parabola bounds, may be made four times steeper.
 _STEEPENINGS = 12
+# Share of the majorant that the mean curvature of the Huber loss is taken to be at least.
+_HUBER_FLOOR = 0.25
 # Intercept of data of one class, or without counts, for which none is best.
 _LIMIT = 30.0
 
@@ -131,17 +134,23 @@ class _RowLoss:
             shift = _losses.settle(self.kind, self.y, predictor, self.s, self.delta)
         r, h = np.empty(self.y.size), np.empty(self.y.size)
         loss, bends = _losses.evaluate(self.kind, self.y, predictor, self.s, self.delta, r, h)
+        if self.kind == HUBER:
+            # Where few rows are near their fit, coefficients that move meet others.
+            room = np.empty(self.y.size)
+            steep = _losses.majorants(self.kind, self.y, predictor, self.s, self.delta, room)
+            bends = max(bends, _HUBER_FLOOR * steep)
         return Point(predictor, np.asarray(shift), loss, r, h, np.array([bends]))
 
     def centered(self, direction: Floats, point: Point) -> tuple[Floats, Floats]:
-        if not self.fit_intercept or self.kind == POISSON or point.mean[0] <= 0:
+        total = float(point.bends.sum())
+        if not self.fit_intercept or self.kind == POISSON or total <= 0:
             return direction, np.zeros(())
-        shift = -(point.bends @ direction) / point.mean[0]
+        shift = -(point.bends @ direction) / total
         return direction + shift, np.asarray(shift)
 
     def quadratic(self, point: Point, level: int) -> _WeightedGram:
         if level == 0:
-            return _WeightedGram(self.store, point.bends, float(point.mean[0]), self)
+            return _WeightedGram(self.store, point.bends, float(point.bends.sum()), self)
         h = np.empty(self.y.size)
         total = float(_losses.majorants(self.kind, self.y, point.predictor, self.s, self.delta, h))
         if self.kind == POISSON:

@@ -98,9 +98,9 @@ def total(kind: int, y: Any, f: Any, s: Any, delta: float) -> float:
 
 @njit(cache=True, nogil=True)
 def evaluate(kind: int, y: Any, f: Any, s: Any, delta: float, r: Any, h: Any) -> tuple[float, float]:
-    """Sum of s times the loss, and of s times the curvature; r is minus s times the derivative, h s times the curvature.
+    """Sum of s times the loss, and of s times the curvature.
 
-    Rows of weight 0 do not count.
+    r becomes minus s times the derivative, h s times the curvature; rows of weight 0 do not count.
     """
     result, bends = 0.0, 0.0
     for i in range(y.size):

@@ -18,6 +18,7 @@ from ._model import LinearModel, check_model, linear_model
 
 __all__ = ["load_model", "plain", "save_model", "write_atomically"]
 
+# The entry of the metadata that says what the file is.
 FORMAT = "obverse.linear"
 VERSION = 1
 
@@ -59,6 +60,7 @@ def save_model(
     if model.classes is not None:
         classes = {"dtype": str(model.classes.dtype), "labels": model.classes.tolist()}
     about = {
+        "version": VERSION,
         "task": model.task,
         "loss": model.loss,
         "penalty": model.penalty,
@@ -69,7 +71,8 @@ def save_model(
         "target": model.target,
         "summary": model.summary,
     }
-    metadata = {"format": FORMAT, "version": str(VERSION), "model": json.dumps(plain(about), allow_nan=False)}
+    # One entry: the order of several is left to chance, and the same model is to give the same bytes.
+    metadata = {FORMAT: json.dumps(plain(about), allow_nan=False)}
     tensors = {"coef": np.ascontiguousarray(model.coef), "intercept": np.array(model.intercept)}
     target_file = Path(path)
     content = save(tensors, metadata)
@@ -93,15 +96,15 @@ def load_model(path: str | os.PathLike[str]) -> LinearModel:
     try:
         with safe_open(file, framework="numpy") as opened:
             metadata = opened.metadata() or {}
-            if metadata.get("format") != FORMAT:
+            if FORMAT not in metadata:
                 raise InvalidArgumentError(f"{path} is not a linear model of Obverse; `obverse fit` writes such files")
-            if metadata.get("version") != str(VERSION):
+            about = json.loads(metadata[FORMAT])
+            if isinstance(about, dict) and about["version"] != VERSION:
                 raise InvalidArgumentError(
-                    f"{path} has version {metadata.get('version')!r} of the format, and this Obverse reads {VERSION}; "
+                    f"{path} has version {about['version']!r} of the format, and this Obverse reads {VERSION}; "
                     "read it with the version that wrote it, or a newer one"
                 )
             coef, intercept = opened.get_tensor("coef"), opened.get_tensor("intercept")
-        about = json.loads(metadata["model"])
         model = _assembled(about, coef, intercept)
         check_model(model)
     except InvalidArgumentError as error:

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from ._column_store import ColumnStore
 from ._design import Design
 from ._newton_path import fold_spreads, largest_alpha, penalty_of, solve_folds
-from ._prox_newton import ColumnStore, Point, Snapshot
+from ._prox_newton import Point, Snapshot
 from ._solution import Solution
 from ._terms import Terms
 from ._working_set import Folds
@@ -113,8 +114,7 @@ def _inverse(own: Floats, shared: Floats) -> Floats:
     """Generalized inverse of the curvature by the intercepts, which are free up to a common constant."""
     matrix = -(shared.T @ shared)
     np.fill_diagonal(matrix, own.sum(axis=0))
-    inverse: Floats = np.linalg.pinv(matrix, rcond=1e-12, hermitian=True)
-    return inverse
+    return np.asarray(np.linalg.pinv(matrix, rcond=1e-12, hermitian=True), dtype=np.float64)
 
 
 class _SoftmaxLoss:

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from ._column_store import ColumnStore
 from ._descent import screen
 from ._design import Design
-from ._prox_newton import ColumnStore, Point, ProxNewton, Snapshot
+from ._prox_newton import Point, ProxNewton, Snapshot
 from ._scalar import Code, entry, slope
 from ._solution import Solution
 from ._terms import Terms

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ._descent import certify
 from ._ridge_bound import RidgeBound
 from ._solution import Solution
-from ._squared import _certify
 from ._terms import Terms
 from ._tikhonov import forward, mean_squares
 
@@ -107,7 +107,7 @@ class RidgeDescent:
         zero = usable & (self.u == 0) & (self.parts.weight > 0)
         if self.parts.code is None:
             return inside, float(np.abs(self.g[zero]).max(initial=0.0))
-        outside = _certify(
+        outside = certify(
             self.parts.code, 1.0, self.u[zero], self.g[zero], self.gram[zero], self.parts.weight[zero],
             self.parts.unit[zero], False,
         )  # fmt: skip

@@ -21,7 +21,7 @@ from ._choices import Choices, Task
 from ._encoding import Encoding, refuse_missing
 from ._fit_record import candidate_rows, curve_of_errors, feature_rows, path_record, penalty_text
 from ._measures import confusion, measures
-from ._model import LinearModel, linear_model
+from ._model import LinearModel, described_penalty, linear_model
 from ._model_file import plain
 from ._table import Table, read_table
 from ._target import loss_of, split_rows, target_values, task_of, weights_of
@@ -90,7 +90,7 @@ def fit_table(
     X = encoding.encode(table.rows(train)).X
     estimator = _estimator(choices, penalties, task, loss)
     tell(
-        f"{_named(penalties)}: {X.shape[0]:,} rows, {X.shape[1]:,} features, criterion {choices.criterion}"
+        f"{_named(choices, penalties)}: {X.shape[0]:,} rows, {X.shape[1]:,} features, criterion {choices.criterion}"
         + (f", {choices.folds} folds" if choices.criterion == "cv" else "")
     )
     remarks = _fit(estimator, X, y[train], None if weights is None else weights[train])
@@ -185,12 +185,10 @@ def _estimator(choices: Choices, penalties: list[Penalty], task: Task, loss: str
 
     from ._cv import SparseClassifierCV, SparseRegressorCV
 
-    given = choices.criterion == "stability" or ":" in choices.penalty
-    shapes = choices.shapes or ("given" if given else "auto")
     folds = StratifiedKFold if task == "classification" else KFold
     options: dict[str, Any] = {
         "penalty": penalties[0] if len(penalties) == 1 else penalties,
-        "shapes": "auto" if shapes == "auto" else None,
+        "shapes": "auto" if _chooses_width(choices) else None,
         "criterion": choices.criterion,
         "rule": choices.rule,
         # A file may be sorted: folds are drawn.
@@ -199,7 +197,10 @@ def _estimator(choices: Choices, penalties: list[Penalty], task: Task, loss: str
         "standardize": choices.standardize,
         "random_state": choices.seed,
     }
-    return SparseClassifierCV(**options) if task == "classification" else SparseRegressorCV(loss=loss, **options)
+    if task == "classification":
+        return SparseClassifierCV(**options)
+    options["loss"] = loss
+    return SparseRegressorCV(**options)
 
 
 def _fit(estimator: Any, X: Any, y: npt.NDArray[Any], weights: Floats | None) -> list[str]:
@@ -210,7 +211,15 @@ def _fit(estimator: Any, X: Any, y: npt.NDArray[Any], weights: Floats | None) ->
     return list(dict.fromkeys(str(warning.message) for warning in caught))
 
 
-def _named(penalties: list[Penalty]) -> str:
+def _chooses_width(choices: Choices) -> bool:
+    """Whether the widths of the penalties are chosen from the data, and not given with them."""
+    given = choices.criterion == "stability" or ":" in choices.penalty
+    return choices.shapes == "auto" or (choices.shapes is None and not given)
+
+
+def _named(choices: Choices, penalties: list[Penalty]) -> str:
+    if _chooses_width(choices):
+        return ", ".join(str(described_penalty(penalty)["name"]) for penalty in penalties) + " in widths by the data"
     return ", ".join(penalty_text(penalty) for penalty in penalties)
 
 
