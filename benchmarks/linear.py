@@ -49,12 +49,16 @@ def main() -> int:
     parser.add_argument("--draws", type=int, default=20, help="data sets of each setting of the study")
     parser.add_argument("--page", action="store_true", help="tables and page from the results; nothing is measured")
     parser.add_argument("--json", type=Path, default=HERE / "results" / "linear.json")
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
 
-    from linear_cases import catalogue, report, solvers
+    from linear_cases import catalogue, processes, report, solvers
     from linear_cases.results import Results
 
     solvers.silenced()
+    if arguments.child:
+        processes.child(*arguments.child)
+        return 0
     if arguments.page:
         report.tell(arguments.json)
         print(report.draw(arguments.json))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +102,8 @@ def _paper(stored: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _frontiers(stored: dict[str, Any]) -> dict[str, Any]:
-    """Error against size, one figure and one table for each network."""
+def _frontiers(stored: dict[str, Any], *, by_strength: bool = False) -> dict[str, Any]:
+    """Error against size, one figure and one table for each network; runs are for sizes, or for strengths."""
     groups: dict[str, dict[tuple[str, float], list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for key, run in stored["runs"].items():
         groups[key.split("/")[0]][run["method"], run["target"]].append(run)
@@ -121,14 +122,22 @@ def _frontiers(stored: dict[str, Any]) -> dict[str, Any]:
                     continue
                 mean, half = interval([run["error"] for run in runs])
                 spread = f" ± {half:.2f}" if len(runs) > 1 else ""
-                row.append(f"{mean:.2f}{spread} ({len(runs)})")
+                kept = sum(run["density"] for run in runs) / len(runs)
+                row.append(f"{mean:.2f} at {_percent(kept)}" if by_strength else f"{mean:.2f}{spread} ({len(runs)})")
             rows.append(row)
         tables.append(
             {
                 "label": f"Test error on {network}",
-                "head": [network, "all weights", *(f"{1 / (1 - target):.3g}x" for target in targets)],
-                "rows": rows,
-                "caption": "Test error in percent after the last epoch, mean and 95% interval (number of seeds).",
+                "head": [
+                    network,
+                    *([] if by_strength else ["all weights"]),
+                    *(f"{target:g}" if by_strength else f"{1 / (1 - target):.3g}x" for target in targets),
+                ],
+                "rows": [[row[0], *row[2:]] if by_strength else row for row in rows],
+                "caption": "Test error in percent after the last epoch, and the share of weights kept, by strength "
+                "relative to each method's own."
+                if by_strength
+                else "Test error in percent after the last epoch, mean and 95% interval (number of seeds).",
             }
         )
     return {
@@ -173,5 +182,5 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "ours": _frontiers,
     "groups": _frontiers,
     "cifar": _frontiers,
-    "duality": _frontiers,
+    "duality": partial(_frontiers, by_strength=True),
 }
