@@ -20,19 +20,17 @@ as it ends and not measured again: an interrupted run goes on where it was.
 
 from __future__ import annotations
 
-import os
-
-for _name in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
-    os.environ[f"{_name}_NUM_THREADS"] = "1"
-
 import argparse
 import fnmatch
+import os
 import sys
 import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
+# Before anything is imported that makes threads.
+os.environ.update({f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMBA")})
 
 
 def say(line: str) -> None:

@@ -123,7 +123,12 @@ def _frontiers(stored: dict[str, Any], *, by_strength: bool = False) -> dict[str
                 mean, half = interval([run["error"] for run in runs])
                 spread = f" ± {half:.2f}" if len(runs) > 1 else ""
                 kept = sum(run["density"] for run in runs) / len(runs)
-                row.append(f"{mean:.2f} at {_percent(kept)}" if by_strength else f"{mean:.2f}{spread} ({len(runs)})")
+                minutes = sum(run["cpu_seconds"] for run in runs) / len(runs) / 60
+                row.append(
+                    f"{mean:.2f} at {_percent(kept)}, {minutes:.1f} min"
+                    if by_strength
+                    else f"{mean:.2f}{spread} ({len(runs)})"
+                )
             rows.append(row)
         tables.append(
             {
@@ -134,8 +139,8 @@ def _frontiers(stored: dict[str, Any], *, by_strength: bool = False) -> dict[str
                     *(f"{target:g}" if by_strength else f"{1 / (1 - target):.3g}x" for target in targets),
                 ],
                 "rows": [[row[0], *row[2:]] if by_strength else row for row in rows],
-                "caption": "Test error in percent after the last epoch, and the share of weights kept, by strength "
-                "relative to each method's own."
+                "caption": "Test error in percent after the last epoch, the share of weights kept, and CPU time, by "
+                "strength relative to each method's own."
                 if by_strength
                 else "Test error in percent after the last epoch, mean and 95% interval (number of seeds).",
             }

@@ -69,4 +69,4 @@ def judge(problem: Problem, family: Family, alphas: Floats, coefs: Any) -> Verdi
             kept[start + place] = np.count_nonzero(alive)
     if not np.isfinite(objectives).all():
         violation = missed = float("inf")
-    return Verdict(violation / scale, missed / scale, objectives, kept)
+    return Verdict(float(violation / scale), float(missed / scale), objectives, kept)

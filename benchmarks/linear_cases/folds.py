@@ -54,8 +54,8 @@ def _adelie(problem: Problem, family: Family, alphas: Floats, tolerance: float) 
 
     glm = adelie.glm.gaussian(y=problem.y)
     found = adelie.cv_grpnet(
-        X=problem.X, glm=glm, n_folds=FOLDS, min_ratio=float(alphas[-1] / alphas[0]), lmda_path_size=alphas.size, seed=0,
-        intercept=False, tol=tolerance, n_threads=1, progress_bar=False,
+        X=problem.X, glm=glm, n_folds=FOLDS, min_ratio=float(alphas[-1] / alphas[0]), lmda_path_size=alphas.size,
+        seed=0, intercept=False, tol=tolerance, n_threads=1, progress_bar=False,
     )  # fmt: skip
     found.fit(problem.X, glm, intercept=False, tol=tolerance, n_threads=1, progress_bar=False)
     return float(found.lmdas[found.best_idx])

@@ -44,7 +44,7 @@ FIRST_FITS = {
     "skglm, mcp": ("skglm", "from skglm import MCPRegression\nMCPRegression(0.1).fit(X, y).coef_"),
     "adelie": (
         "adelie",
-        "import adelie\nadelie.grpnet(X, adelie.glm.gaussian(y), lmda_path=[0.1], early_exit=False, progress_bar=False)",
+        "import adelie\nadelie.grpnet(X, adelie.glm.gaussian(y), lmda_path=[0.1], progress_bar=False).betas",
     ),
     "pycasso": (
         "pycasso",

@@ -1,4 +1,4 @@
-"""Results in a JSON file, each under a key: one that is there is not measured again, one that ends is written at once."""
+"""Results in a JSON file, each under a key: one that is there is not measured again, and each is written at once."""
 
 from __future__ import annotations
 

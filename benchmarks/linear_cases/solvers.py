@@ -2,8 +2,8 @@
 
 Packages that are not installed are left out. Conventions differ, and are brought to those of `families`:
 
-* skglm's l_q penalty is ``alpha |w|^q`` and the library's ``alpha |w|^q / q``, so that skglm is given ``alpha / q``; log-sum
-  and MCP agree, the latter with ``width="alpha"`` here;
+* skglm's l_q penalty is ``alpha |w|^q`` and the library's ``alpha |w|^q / q``, so that skglm is given ``alpha / q``;
+  log-sum agrees, and MCP and SCAD do with ``width="alpha"``;
 * for l_q skglm's default choice of the working set, by the subdifferential, sees nothing at zero: it is given its other
   one, by fixed points.
 

@@ -155,8 +155,14 @@ def study_tables(cells: Cells) -> list[Table]:
                 for part in ("f1", "excess", "error", "kept", "seconds")
             }
             rows.append(
-                [name, f"{middle['f1']:.2f}", f"{middle['excess']:.3f}", f"{middle['error']:.3f}"]
-                + [f"{middle['kept']:.0f}", f"{middle['seconds']:.2f}"]
+                [
+                    name,
+                    f"{middle['f1']:.2f}",
+                    f"{middle['excess']:.3f}",
+                    f"{middle['error']:.3f}",
+                    f"{middle['kept']:.0f}",
+                    f"{middle['seconds']:.2f}",
+                ]
             )
         tables.append(
             {

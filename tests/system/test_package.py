@@ -46,7 +46,7 @@ def test_importing_obverse_is_light() -> None:
 
 def test_the_command_line_starts_without_the_heavy_parts() -> None:
     done = subprocess.run([sys.executable, "-m", "obverse.cli", "--help"], capture_output=True, text=True, check=True)
-    for command in ("sparsify", "compare", "duality", "penalties"):
+    for command in ("sparsify", "compare", "fit", "predict", "duality", "penalties"):
         assert command in done.stdout
     assert modules_after("import obverse.cli").isdisjoint(
         {"torch", "sklearn", "matplotlib", "datasets", "accelerate", "optuna"}

@@ -16,11 +16,19 @@ Floats = npt.NDArray[np.float64]
 
 # Alphas past the lowest value after which a path is given up.
 _PATIENCE = 10
+# What counts as a rise, of the way from the first value down to the lowest.
+_RISE = 0.01
 
 
 def has_risen(values: Floats) -> bool:
-    """Whether the lowest value lies so far back that the path may end."""
-    return values.size > _PATIENCE and int(np.argmin(values)) < values.size - _PATIENCE
+    """Whether the lowest value lies so far back, and values have risen so far since, that the path may end.
+
+    A flat stretch is no rise: it may yet lead down.
+    """
+    best = int(np.argmin(values))
+    if not best < values.size - _PATIENCE:
+        return False
+    return bool(values[-1] > values[best] + _RISE * (values[0] - values[best]))
 
 
 def one_standard_error(errors: Floats, standard_errors: Floats) -> int:
