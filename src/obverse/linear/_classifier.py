@@ -106,8 +106,8 @@ class SparseClassifier(Classification, SparseSingle):
         A name such as "lasso", "mcp" or "log-sum:epsilon=0.1", or an object of `obverse.penalties`, one's own included.
         Its parameters are nested parameters of the estimator: ``penalty__epsilon``.
     alpha : float, default 0.01
-        Strength of the penalty, positive; for the lasso, ``1 / (C n_samples)`` of scikit-learn's LogisticRegression. Gradients of
-        this loss are at most half a column's spread, so that strengths around 1 leave no feature.
+        Strength of the penalty, positive; for the lasso, ``1 / (C n_samples)`` of scikit-learn's LogisticRegression.
+        Gradients of this loss are at most half a column's spread, so that strengths around 1 leave no feature.
     width : {"fixed", "alpha"}
         Whether the penalty is ``alpha * Omega(w)`` or ``alpha**2 * Omega(w / alpha)``, the usual form of MCP and SCAD.
     penalty_factor : array of shape (n_features,), optional

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from sklearn.base import is_classifier
 
 from ..errors import InvalidArgumentError, UnknownNameError
-from ..penalties import Penalty
+from ..penalties import Lasso, Penalty
 from ..penalties import penalty as penalty_named
 from ._classifier import Classification
 from ._estimator import Data, SparseEstimator, unpenalized
@@ -95,20 +95,21 @@ class SparseChooser(SparseEstimator):
         if isinstance(self.n_alphas, bool) or not isinstance(self.n_alphas, Integral) or self.n_alphas < 1:
             raise InvalidArgumentError(f"n_alphas must be an integer, at least 1, got {self.n_alphas!r}")
         ratio = self.alpha_min_ratio
-        if ratio is not None and (not isinstance(ratio, Real) or not 0 < ratio < 1):
+        if ratio is not None and (not isinstance(ratio, Real) or not 0 < float(ratio) < 1):
             raise InvalidArgumentError(f"alpha_min_ratio must be between 0 and 1, got {ratio!r}")
         if self.alphas is not None:
             grid = np.asarray(self.alphas, dtype=np.float64)
             if grid.ndim != 1 or grid.size == 0 or not (np.isfinite(grid).all() and (grid > 0).all()):
                 raise InvalidArgumentError(f"alphas must hold positive, finite numbers, got {self.alphas!r}")
-        if not isinstance(self.threshold, Real) or not 0.5 < self.threshold <= 1:
+        if not isinstance(self.threshold, Real) or not 0.5 < float(self.threshold) <= 1:
             raise InvalidArgumentError(f"threshold must be above 0.5 and at most 1, got {self.threshold!r}")
 
     # ------------------------------------------------------------------ over shapes and alphas
     def _choose(self, data: Data, problem: Any) -> None:
         features = data.X.shape[1]
-        first = self.penalty[0] if isinstance(self.penalty, list | tuple) and len(self.penalty) else self.penalty
-        terms = self._terms(penalty_named(first) if not isinstance(first, list | tuple) else first, features)
+        first = self.penalty[0] if isinstance(self.penalty, list | tuple) and self.penalty else self.penalty
+        # Candidates refuse an empty list, and then put their own penalty in its place.
+        terms = self._terms(Lasso() if isinstance(first, list | tuple) else penalty_named(first), features)
         shapes = candidates(self.penalty, self.shapes, problem, terms)
         before = problem.design.passes
         found: list[tuple[Terms, Floats, list[Solution], Floats, Floats]] = []
@@ -127,15 +128,14 @@ class SparseChooser(SparseEstimator):
         else:
             self.criterion_values_ = table
         allowed = self._allowed(found, table)
-        self.shape_, place = np.unravel_index(int(np.nanargmin(allowed)), allowed.shape)
-        self.shape_ = int(self.shape_)
+        self.shape_, place = (int(part) for part in np.unravel_index(int(np.nanargmin(allowed)), allowed.shape))
         here, alphas, solutions, _, _ = found[self.shape_]
         if self.criterion == "cv" and self.rule == "1se":
             place = one_standard_error(allowed[self.shape_], spreads[self.shape_])
         self.path_ = assemble(solutions, alphas, features, problem.design.passes)
         self.alphas_ = alphas[: len(solutions)]
         passes = math.ceil(problem.design.passes - before)
-        self._store(data, problem.design, here, solutions[int(place)], float(alphas[int(place)]), passes)
+        self._store(data, problem.design, here, solutions[place], float(alphas[place]), passes)
 
     def _limited(self, terms: Terms) -> Terms:
         """Folds may have some more features than are wanted in the end."""
@@ -221,9 +221,6 @@ def _padded(values: Floats, width: int) -> Floats:
     result = np.full(width, np.nan)
     result[: values.size] = values
     return result
-
-
-_SHARED = """"""
 
 
 class SparseRegressorCV(Regression, SparseChooser):

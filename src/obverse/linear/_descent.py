@@ -436,8 +436,8 @@ def reach(
         Exact gradients at two residuals.
     shares, distances : arrays of shape (m,)
         The residuals between are ``(1 - share) * before + share * after`` up to a rest, whose root of the weighted sum
-        of squares is the distance: by the inequality of Cauchy and Schwarz no gradient is off by more than this times the
-        root of its column's mean square.
+        of squares is the distance: by the inequality of Cauchy and Schwarz no gradient is off by more than this times
+        the root of its column's mean square.
     inside : bool array of shape (p,)
         Columns that are needed in any case.
     ratios : array of shape (s,)

@@ -170,7 +170,7 @@ class SparseEstimator(PenaltyParameters):
     def _check_parameters(self) -> None:
         if self.width not in ("fixed", "alpha"):
             raise UnknownNameError("width", str(self.width), ("fixed", "alpha"))
-        if not isinstance(self.tol, Real) or not 0 < self.tol < math.inf:
+        if not isinstance(self.tol, Real) or not 0 < float(self.tol) < math.inf:
             raise InvalidArgumentError(f"tol must be a positive number, got {self.tol!r}")
         for name in ("max_iter", "target_features"):
             value = getattr(self, name)
@@ -179,7 +179,7 @@ class SparseEstimator(PenaltyParameters):
             if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
                 raise InvalidArgumentError(f"{name} must be an integer, at least 1, got {value!r}")
         delta = getattr(self, "delta", 1.35)
-        if not isinstance(delta, Real) or not 0 < delta < math.inf:
+        if not isinstance(delta, Real) or not 0 < float(delta) < math.inf:
             raise InvalidArgumentError(f"delta must be a positive number, got {delta!r}")
 
     def _groups(self, features: int) -> Sequence[Any] | None:
@@ -260,8 +260,9 @@ class SparseEstimator(PenaltyParameters):
         """``X w + b``, (n,) or (n, outputs)."""
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
-        product = X @ self.coef_.T
-        return np.asarray(product.toarray() if sp.issparse(product) else product) + self.intercept_
+        product: Any = X @ self.coef_.T
+        is_sparse: bool = sp.issparse(product)
+        return np.asarray(product.toarray() if is_sparse else product) + self.intercept_
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

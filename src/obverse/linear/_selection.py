@@ -49,7 +49,7 @@ def log_likelihoods(data: Data, path: SparsePath) -> Floats:
         if data.loss == "multinomial":
             return 2 * n * losses
         outputs = data.y.shape[1]
-        return n * outputs * np.log(np.maximum(losses, np.finfo(np.float64).tiny))
+        return np.asarray(n * outputs * np.log(np.maximum(losses, np.finfo(np.float64).tiny)))
     scores = np.asarray(data.X @ path.coefs.T.toarray(), dtype=np.float64) + path.intercepts
     if data.loss in ("squared", "huber"):
         size = float(np.abs(data.y).max(initial=0.0)) or 1.0
@@ -58,11 +58,11 @@ def log_likelihoods(data: Data, path: SparsePath) -> Floats:
         if data.loss == "huber":
             delta = data.delta / size
             squares = np.where(residuals <= delta, squares, delta * (2 * residuals - delta))
-        return n * np.log(np.maximum(data.weights @ squares, np.finfo(np.float64).tiny))
+        return np.asarray(n * np.log(np.maximum(data.weights @ squares, np.finfo(np.float64).tiny)))
     y = data.y[:, None]
     with np.errstate(over="ignore"):
         losses = np.logaddexp(0, scores) - y * scores if data.loss == "logistic" else np.exp(scores) - y * scores
-    return 2 * n * (data.weights @ losses)
+    return np.asarray(2 * n * (data.weights @ losses))
 
 
 def _several(data: Data, coef: Any, intercept: Any) -> float:

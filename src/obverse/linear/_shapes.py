@@ -47,8 +47,8 @@ def candidates(penalty: Any, shapes: Any, problem: Problem, terms: Terms) -> lis
     for one in named:
         if not makes_zeros(one):
             raise InvalidArgumentError(
-                f"{one!r} makes no exact zeros, so that it has no path of supports; choose the alpha of SparseRegressor "
-                "or SparseClassifier with GridSearchCV"
+                f"{one!r} makes no exact zeros, so that it has no path of supports; choose the alpha of "
+                "SparseRegressor or SparseClassifier with GridSearchCV"
             )
     if shapes is None:
         return named
