@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,9 @@ from ._problem import Problem, make_problem
 from ._solution import Solution
 from ._terms import Terms
 from ._working_set import Folds
+
+if TYPE_CHECKING:
+    from ._summary import Summary
 
 __all__ = ["Data", "SparseEstimator", "require_alpha", "unpenalized"]
 
@@ -263,6 +266,19 @@ class SparseEstimator(PenaltyParameters):
         product: Any = X @ self.coef_.T
         is_sparse: bool = sp.issparse(product)
         return np.asarray(product.toarray() if is_sparse else product) + self.intercept_
+
+    def summary(self) -> Summary:
+        """The fit as a table: coefficients, their importance, keep probabilities of the dual dropout.
+
+        Returns
+        -------
+        Summary
+            Prints as text and, in a notebook, as HTML; ``to_dict()`` gives plain values.
+        """
+        from ._summary import summarize
+
+        check_is_fitted(self)
+        return summarize(self)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -23,6 +23,8 @@ Integers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
 _BOUNDS = 16
+# Strengths that are solved before the other columns are looked at.
+_FEWEST, _MOST = 4, 8
 # Share of the tolerance that the working set is solved to; the rest is for rounding.
 _INNER = 0.3
 _REFINEMENTS = 6
@@ -49,9 +51,10 @@ class Stretch:
         kind, _, *tables = self.code
         return (kind, self.parameters[b], *tables)
 
-    def rest(self, done: int) -> Stretch:
-        """What is left after the first ``done``."""
-        return Stretch(self.code, self.parameters[done:], self.strengths[done:], self.alphas[done:])
+    def part(self, first: int, stop: int | None = None) -> Stretch:
+        """Some of the strengths in turn."""
+        kept = slice(first, stop)
+        return Stretch(self.code, self.parameters[kept], self.strengths[kept], self.alphas[kept])
 
 
 class FoldPath:
@@ -76,6 +79,7 @@ class FoldPath:
         self.scale = float(np.abs(self.gradient).max(initial=0.0))
         self.solutions: list[Solution] = []
         self.ended = False
+        self.length = _FEWEST
         self.ratios = self._spanned_ratios()
         self._marked = np.zeros(self.design.columns, np.bool_)
         self._admit(np.flatnonzero((terms.factor == 0) & (self.design.spread > 0)))
@@ -86,11 +90,17 @@ class FoldPath:
         return int(self.places.size)
 
     # ------------------------------------------------------------------ one stretch of the path
-    def advance(self, stretch: Stretch) -> bool:
-        """Solve for the strengths of a stretch; ends the path where one has more features than are allowed.
+    def advance(self, stretch: Stretch) -> None:
+        """Solve for the strengths of a stretch; ends the path where one has more features than are allowed."""
+        done = 0
+        while done < stretch.strengths.size and not self.ended:
+            piece = stretch.part(done, done + self.length)
+            done += self.length
+            # More at a time, as long as the working set misses nothing.
+            self.length = _MOST if self._solve(piece) else _FEWEST
 
-        Returns whether the first working set held all that was needed.
-        """
+    def _solve(self, stretch: Stretch) -> bool:
+        """Solve for a few strengths; whether the first working set held all that was needed."""
         bounds = self._bounds(stretch)
         last = stretch.strengths.size - 1
         self._screen(stretch, last, bounds, self.gradient)
@@ -99,7 +109,7 @@ class FoldPath:
         most = self.design.columns if self.terms.max_features is None else self.terms.max_features
         done = tries = rounds = 0
         while done <= last and not self.ended:
-            rest, limits = stretch.rest(done), bounds[done:]
+            rest, limits = stretch.part(done), bounds[done:]
             found = np.zeros((rest.strengths.size, max(1, self.size)))
             tolerance = _INNER * self.terms.tol * self.scale * 0.5**tries
             solved = descend_block(
@@ -278,6 +288,8 @@ class FoldPath:
 
 def _omega(penalized: Floats, factor: Floats, alpha: float, terms: Terms) -> float:
     """The penalty of coefficients as it sees them, in the units of the objective."""
+    if alpha == 0:
+        return 0.0
     if terms.width == "alpha":
         return float(alpha * alpha * (factor @ np.asarray(terms.penalty.value(penalized / alpha))))
     return float(alpha * (factor @ np.asarray(terms.penalty.value(penalized))))

@@ -12,6 +12,7 @@ from sklearn.utils.validation import column_or_1d
 from ..errors import InvalidArgumentError, UnknownNameError
 from ..penalties import Penalty
 from ._estimator import SparseEstimator
+from ._problem import has_groups
 from ._single import SparseSingle
 
 __all__ = ["Regression", "SparseRegressor"]
@@ -29,7 +30,7 @@ class Regression(RegressorMixin, SparseEstimator):  # type: ignore[misc, unused-
 
     @property
     def _several_outputs(self) -> bool:  # type: ignore[override]
-        return bool(self.loss == "squared" and self.groups is None)
+        return bool(self.loss == "squared" and self.groups is None and has_groups())
 
     def _target(self, y: Any, weights: Floats) -> tuple[Floats, str]:
         if self.loss not in _LOSSES:

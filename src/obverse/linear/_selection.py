@@ -10,12 +10,14 @@ import numpy.typing as npt
 from ._estimator import Data
 from ._path import SparsePath
 
-__all__ = ["extended_bic", "has_risen", "log_likelihoods", "one_standard_error"]
+__all__ = ["cannot_reach", "extended_bic", "has_risen", "log_likelihoods", "one_standard_error"]
 
 Floats = npt.NDArray[np.float64]
 
 # Alphas past the lowest value after which a path is given up.
 _PATIENCE = 10
+# Alphas over which the pace of a fall is measured.
+_PACE = 4
 # What counts as a rise, of the way from the first value down to the lowest.
 _RISE = 0.01
 
@@ -29,6 +31,17 @@ def has_risen(values: Floats) -> bool:
     if not best < values.size - _PATIENCE:
         return False
     return bool(values[-1] > values[best] + _RISE * (values[0] - values[best]))
+
+
+def cannot_reach(values: Floats, count: int, best: float) -> bool:
+    """Whether a path of ``count`` alphas whose values so far fall ever more slowly will stay above ``best``.
+
+    The fall over the last few alphas, which then is as fast as it still gets, is drawn on to the path's end.
+    """
+    if values.size <= 2 * _PACE or not values[-1] > best:
+        return False
+    before, last = (float(values[-1 - k - _PACE] - values[-1 - k]) for k in (_PACE, 0))
+    return last <= before and values[-1] - max(last, 0.0) / _PACE * (count - values.size) > best
 
 
 def one_standard_error(errors: Floats, standard_errors: Floats) -> int:

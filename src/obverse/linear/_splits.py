@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ..errors import InvalidArgumentError
 from ._estimator import Data
 from ._problem import Problem
-from ._selection import has_risen
+from ._selection import cannot_reach, has_risen
 from ._solution import Solution
 from ._terms import Terms
 from ._working_set import Folds
@@ -69,13 +69,18 @@ class CrossValidation:
             self.separate.append(part.problem(Folds([held], train.size + test.size)))
         self.inner = [float(p.design.weights[p.folds.held[0]].sum()) for p in self.separate]
 
-    def solve(self, terms: Terms, alphas: Floats) -> tuple[list[Solution], Floats]:
+    def solve(self, terms: Terms, alphas: Floats, best: float) -> tuple[list[Solution], Floats]:
         """The path on all rows, and the mean held-out loss of every fold, (n_folds, n_solved).
 
-        The path ends early once the mean error has risen for long.
+        The path ends early once the mean error has risen for long, or falls too slowly to get below ``best``.
         """
+
+        def stop(found: list[list[Solution]]) -> bool:
+            errors = self._mean(found[:-1])
+            return has_risen(errors) or cannot_reach(errors, alphas.size, best)
+
         if not self.separate:
-            *folds, whole = self.problem.solve(terms, alphas, stop=lambda found: has_risen(self._mean(found[:-1])))
+            *folds, whole = self.problem.solve(terms, alphas, stop=stop)
             errors = self._errors(folds)
         else:
             folds = [problem.solve(terms, alphas)[0] for problem in self.separate]

@@ -18,8 +18,11 @@ __all__ = ["SquaredProblem"]
 
 Floats = npt.NDArray[np.float64]
 
-# Strengths that are solved before the other columns are looked at: more, as long as none of those is missed.
-_FEWEST, _MOST = 4, 12
+# Strengths that all folds solve before ``stop`` is asked.
+_STRETCH = 8
+
+# Where a coefficient jumps, rounding must not decide whether the largest alpha is above or below.
+_ABOVE = 1 + 1e-12
 
 
 class SquaredProblem:
@@ -91,10 +94,10 @@ class SquaredProblem:
         step = factor / gram * unit * unit / self.y_scale / self.y_scale
         if terms.width == "fixed":
             with np.errstate(over="ignore"):
-                return float(np.max(np.asarray(terms.penalty.zeroing_step(z)) / step))
+                return float(np.max(np.asarray(terms.penalty.zeroing_step(z)) / step)) * _ABOVE
         code, _ = terms.codes(np.ones(1))
         # The penalty alpha^2 Omega(w / alpha) has the threshold alpha * entry(step).
-        return float(max(point / entry(code, t) for point, t in zip(z, step, strict=True)))
+        return float(max(point / entry(code, t) for point, t in zip(z, step, strict=True))) * _ABOVE
 
     def solve(
         self, terms: Terms, alphas: Floats, *, stop: Callable[[list[list[Solution]]], bool] | None = None
@@ -103,13 +106,12 @@ class SquaredProblem:
         code, parameters = terms.codes(alphas)
         unit = self.units(terms)
         paths = [FoldPath(self, number, terms, unit) for number in range(self.folds.count)]
-        first, length = 0, _FEWEST
-        while first < alphas.size:
-            piece = slice(first, first + length)
+        for first in range(0, alphas.size, _STRETCH):
+            piece = slice(first, first + _STRETCH)
             strengths = alphas[piece] / self.y_scale / self.y_scale
             stretch = Stretch(code, parameters[piece], strengths, alphas[piece])
-            at_once = [path.advance(stretch) for path in paths if not path.ended]
-            first, length = piece.stop, min(2 * length, _MOST) if all(at_once) else max(length // 2, _FEWEST)
+            for path in paths:
+                path.advance(stretch)
             solutions = [path.solutions for path in paths]
             if all(path.ended for path in paths) or (stop is not None and stop(solutions)):
                 break

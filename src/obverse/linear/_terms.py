@@ -51,4 +51,5 @@ class Terms:
         code = encode(self.penalty)
         if self.width == "fixed":
             return code, np.repeat(code[1][None], alphas.size, axis=0)
-        return code, np.stack([resized(code, alpha, alpha)[1] for alpha in alphas])
+        # At strength 0 there is no penalty, whatever its width.
+        return code, np.stack([resized(code, alpha or 1.0, alpha or 1.0)[1] for alpha in alphas])
