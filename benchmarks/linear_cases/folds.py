@@ -153,8 +153,8 @@ def two_dimensional(name: str, repeats: int) -> dict[str, Any]:
         from obverse.linear import SparseRegressorCV
 
         model = SparseRegressorCV(
-            "mcp", shapes=list(SHAPES), n_alphas=50, alpha_min_ratio=0.1, width="alpha", fit_intercept=False,
-            cv=splits(problem.y.size),
+            [f"mcp:kappa={shape}" for shape in SHAPES], n_alphas=50, alpha_min_ratio=0.1, width="alpha",
+            fit_intercept=False, cv=splits(problem.y.size),
         )  # fmt: skip
         return model.fit(problem.X, problem.y)
 

@@ -97,8 +97,8 @@ class SparseClassifier(Classification, SparseSingle):
     .. math:: \frac{1}{\sum_i s_i} \sum_i s_i\,\ell(y_i, x_i^T w + b) + \alpha \sum_j f_j\,\Omega(w_j)
 
     with :math:`\ell` the negative logarithm of the probability of the row's class. With more than two classes there is
-    a score for each, their probabilities are the softmax of the scores, and the penalty applies to the norm of each
-    feature's coefficients, so that features are in or out for all classes together.
+    a score for each, their probabilities are the softmax of the scores, and the penalty applies to every coefficient of
+    every class.
 
     Parameters
     ----------
@@ -155,8 +155,8 @@ class SparseClassifier(Classification, SparseSingle):
     -----
     With a penalty that is not convex, the solution is continued from the largest alpha down to this one. Where the
     classes can be separated, small alphas have no solution at finite coefficients for bounded penalties such as MCP;
-    ``converged_`` says so. Sources: as for `SparseRegressor`; the softmax with one norm for every feature as in the
-    grouped multinomial of Friedman, Hastie and Tibshirani (2010).
+    ``converged_`` says so. Sources: as for `SparseRegressor`; the softmax with coefficients for all classes as in
+    Friedman, Hastie and Tibshirani (2010).
 
     Examples
     --------
