@@ -25,6 +25,8 @@ def line(cell: dict[str, Any]) -> str:
     mine, best = ours(cell) or {}, best_rival(cell)
     if "megabytes" in mine:
         return ", ".join(f"{name} {row.get('megabytes', float('nan')):.0f} MB" for name, row in cell["solvers"].items())
+    if cell["kind"] == "cold":
+        return ", ".join(f"{name} {row.get('seconds', float('nan')):.2f} s" for name, row in cell["solvers"].items())
     if "seconds" not in mine:
         return f"failed: {mine.get('failed', '?')}"
     text = f"{mine['seconds']:.3f} s"

@@ -1,12 +1,12 @@
 """Coordinate descent over groups and Newton steps on their support, on the Gram matrix of a working set, compiled.
 
-The problem, in coefficients V of k columns and m outputs, kept as an array (m, k) with the columns of a group together, is
+The problem, in coefficients V of k columns and m outputs, an array (m, k) with the columns of a group together, is
 
     min over V of  tr(V G V')/2 - <C, V> + sum_G weight_G Omega(unit_G ||V_G||)
 
-and the state is V with the negative gradient R = C - V G of its quadratic part. The columns of every group are rotated so
-that the group's own block of G is diagonal, which no norm notices: for a given norm the group's problem is then solved
-by a division, and what remains is one equation for the norm.
+and the state is V with the negative gradient R = C - V G of its quadratic part. The columns of every group are rotated
+so that the group's own block of G is diagonal, which no norm notices: for a given norm the group's problem is then
+solved by a division, and what remains is one equation for the norm.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ def _shrunken(target: Any, own: Any, s: float, n: float) -> tuple[float, float]:
 def _group(code: Code, v: Any, target: Any, own: Any, top: float, weight: float, unit: float, new: Any) -> None:
     """The minimizer of a group's problem that one majorizing step from ``v`` leads to.
 
-    The step decides between zero and not; away from zero, the norm n solves ||target / (own n + weight unit slope)|| = 1.
+    The step decides between zero and not; away from zero the norm n solves
+    ``||target / (own n + weight unit slope)|| = 1``.
     """
     outputs, size = v.shape
     square = 0.0

@@ -25,6 +25,8 @@ Flags = npt.NDArray[np.bool_]
 _BOUNDS = 16
 # Strengths that are solved before the other columns are looked at.
 _FEWEST, _MOST = 4, 8
+# Further down than this, what enters cannot be told from the gradient at the start.
+_DROP = 0.6
 # Share of the tolerance that the working set is solved to; the rest is for rounding.
 _INNER = 0.3
 _REFINEMENTS = 6
@@ -94,8 +96,11 @@ class FoldPath:
         """Solve for the strengths of a stretch; ends the path where one has more features than are allowed."""
         done = 0
         while done < stretch.strengths.size and not self.ended:
-            piece = stretch.part(done, done + self.length)
-            done += self.length
+            length = min(self.length, stretch.strengths.size - done)
+            while length > 1 and stretch.strengths[done + length - 1] < _DROP * stretch.strengths[done]:
+                length //= 2
+            piece = stretch.part(done, done + length)
+            done += length
             # More at a time, as long as the working set misses nothing.
             self.length = _MOST if self._solve(piece) else _FEWEST
 

@@ -25,7 +25,9 @@ Floats = npt.NDArray[np.float64]
 
 # Stations per decade on the way to a single alpha.
 _STATIONS = 8
-_CONVEX_STATIONS = 3
+_CONVEX_STATIONS = 8
+# So near to the largest no station is needed.
+_NEAR = 0.7
 
 
 @dataclass(frozen=True)
@@ -166,8 +168,9 @@ def sparse_path(
         grid = np.sort(np.asarray(alphas, dtype=np.float64).ravel())[::-1].copy()
         if grid.size == 0 or not (np.isfinite(grid).all() and grid[-1] >= 0):
             raise InvalidArgumentError(f"alphas must be finite and at least 0, and there must be one; got {alphas!r}")
-    [solutions] = problem.solve(terms, grid)
-    return assemble(solutions, grid, X.shape[1], problem.design.passes)
+    before = _approach(problem, terms, float(grid[0])) if max_features is None else np.zeros(0)
+    [solutions] = problem.solve(terms, np.concatenate([before, grid]))
+    return assemble(solutions[before.size :], grid, X.shape[1], problem.design.passes)
 
 
 def checked_factor(penalty_factor: Any, features: int) -> Floats:
@@ -194,14 +197,17 @@ def solve_at(problem: Problem, terms: Terms, alpha: float) -> Solution:
 
     With a convex penalty the way there does not matter, and fewer stations do.
     """
-    largest = problem.largest_alpha(terms)
-    if not 0 < alpha < largest:
-        grid = np.array([alpha], dtype=np.float64)
-    else:
-        per_decade = _CONVEX_STATIONS if terms.penalty.curvature_limit == math.inf else _STATIONS
-        grid = np.geomspace(largest, alpha, 1 + math.ceil(per_decade * math.log10(largest / alpha)))[1:]
-        grid[-1] = alpha
+    grid = np.append(_approach(problem, terms, alpha), alpha)
     return problem.solve(replace(terms, max_features=None), grid)[-1][-1]
+
+
+def _approach(problem: Problem, terms: Terms, alpha: float) -> Floats:
+    """Alphas on the way from the largest to ``alpha``, both excluded; none where the way is short."""
+    largest = problem.largest_alpha(terms)
+    if not 0 < alpha < largest * _NEAR or not largest < math.inf:
+        return np.zeros(0)
+    per_decade = _CONVEX_STATIONS if terms.penalty.curvature_limit == math.inf else _STATIONS
+    return np.geomspace(largest, alpha, 1 + math.ceil(per_decade * math.log10(largest / alpha)))[1:-1]
 
 
 def log_alphas(largest: float, count: int, ratio: float) -> Floats:

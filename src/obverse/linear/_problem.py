@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,7 +15,7 @@ from ._squared import SquaredProblem
 from ._terms import Terms
 from ._working_set import Folds
 
-__all__ = ["LOSSES", "Problem", "Stop", "has_groups", "make_problem"]
+__all__ = ["LOSSES", "Problem", "Stop", "make_problem"]
 
 Floats = npt.NDArray[np.float64]
 Stop = Callable[[list[list[Solution]]], bool]
@@ -43,11 +42,6 @@ class Problem(Protocol):
         A fold has fewer where its path ended at ``terms.max_features``; ``stop`` is asked from time to time with all
         solutions so far, and ends the path of all folds.
         """
-
-
-def has_groups() -> bool:
-    """Whether the solver for groups and several outputs is there."""
-    return find_spec("._grouped", __package__) is not None
 
 
 def make_problem(
@@ -97,13 +91,9 @@ def make_problem(
     design = Design(X, weights, centered=fit_intercept)
     # The other solvers are imported where they are needed, because their compiled code takes time to load.
     if several or groups is not None:
-        if not has_groups():
-            raise InvalidArgumentError("groups and several outputs are not part of this build; fit outputs one by one")
-        from ._grouped import GroupedProblem  # type: ignore[import-not-found, unused-ignore]
+        from ._grouped import GroupedProblem
 
-        return GroupedProblem(  # type: ignore[no-any-return, unused-ignore]
-            design, y, folds, groups, fit_intercept=fit_intercept
-        )
+        return GroupedProblem(design, y, folds, groups, fit_intercept=fit_intercept)
     if loss == "squared":
         problem = SquaredProblem(design, y, folds, fit_intercept=fit_intercept)
         # Products with no columns at all have no store to come from; one column is always there.

@@ -11,8 +11,9 @@ from sklearn.utils.validation import column_or_1d
 
 from ..errors import InvalidArgumentError, UnknownNameError
 from ..penalties import Penalty
+from ..penalties import penalty as penalty_named
+from ._code import makes_zeros
 from ._estimator import SparseEstimator
-from ._problem import has_groups
 from ._single import SparseSingle
 
 __all__ = ["Regression", "SparseRegressor"]
@@ -30,7 +31,12 @@ class Regression(RegressorMixin, SparseEstimator):  # type: ignore[misc, unused-
 
     @property
     def _several_outputs(self) -> bool:  # type: ignore[override]
-        return bool(self.loss == "squared" and self.groups is None and has_groups())
+        if self.loss != "squared" or self.groups is not None or getattr(self, "solver", "auto") != "auto":
+            return False
+        try:
+            return all(makes_zeros(penalty_named(one)) for one in _listed(self.penalty))
+        except InvalidArgumentError:
+            return False
 
     def _target(self, y: Any, weights: Floats) -> tuple[Floats, str]:
         if self.loss not in _LOSSES:
@@ -96,6 +102,10 @@ class Regression(RegressorMixin, SparseEstimator):  # type: ignore[misc, unused-
         tags.target_tags.single_output = True
         tags.target_tags.positive_only = self.loss == "poisson"
         return tags
+
+
+def _listed(penalty: Any) -> list[Any]:
+    return list(penalty) if isinstance(penalty, list | tuple) else [penalty]
 
 
 class SparseRegressor(Regression, SparseSingle):

@@ -97,8 +97,10 @@ class CrossValidation:
         share = self.shares / self.shares.sum()
         mean = share @ errors
         used = int((share > 0).sum())
-        spread = share @ (errors - mean) ** 2
-        return mean, np.sqrt(spread / max(used - 1, 1))
+        # Squares of losses may leave the range of a double.
+        size = float(np.abs(errors - mean).max(initial=0.0)) or 1.0
+        spread = share @ ((errors - mean) / size) ** 2
+        return mean, np.sqrt(spread / max(used - 1, 1)) * size
 
     def _errors(self, folds: list[list[Solution]]) -> Floats:
         count = min(len(fold) for fold in folds)

@@ -1,0 +1,185 @@
+"""Bad input and extreme data: errors as scikit-learn's, or the answer that mathematics gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from obverse.errors import InvalidArgumentError, ObverseError
+from obverse.linear import SparseClassifier, SparseClassifierCV, SparseRegressor, SparseRegressorCV
+
+ALL = [
+    SparseRegressor("lasso", alpha=0.1),
+    SparseRegressorCV("lasso", cv=3),
+    SparseClassifier("lasso"),
+    SparseClassifierCV("lasso", cv=3),
+]
+
+
+def data(n: int = 40, p: int = 8, seed: int = 0) -> tuple[Any, Any]:
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, p))
+    return X, np.where(X[:, 1] - X[:, 2] + 0.5 * rng.normal(size=n) > 0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize("model", ALL, ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_none(model: Any, bad: float) -> None:
+    X, y = data()
+    for broken in ("X", "sparse", "y", "weights"):
+        Z, t, s = X.copy(), y.copy(), np.ones(y.size)
+        target = {"X": Z[0], "sparse": Z[0], "y": t, "weights": s}[broken]
+        target[1] = bad
+        with pytest.raises(ValueError, match=r"NaN|infinity|inf"):
+            model.fit(sp.csr_array(Z) if broken == "sparse" else Z, t, sample_weight=s)
+
+
+@pytest.mark.parametrize("model", ALL, ids=lambda m: type(m).__name__)
+def test_shapes_that_do_not_fit(model: Any) -> None:
+    X, y = data()
+    for Z, t, s in (
+        (X[:, :0], y, None),
+        (X[:0], y[:0], None),
+        (X, y[1:], None),
+        (X[0], y, None),
+        (X, y, np.ones(3)),
+        (X, y, -np.ones(y.size)),
+        (X, y, np.zeros(y.size)),
+    ):
+        with pytest.raises(ValueError):
+            model.fit(Z, t, sample_weight=s)
+
+
+@pytest.mark.parametrize("model", ALL, ids=lambda m: type(m).__name__)
+def test_constant_and_duplicate_columns(model: Any) -> None:
+    X, y = data()
+    plain = model.fit(X, y)
+    expected = plain.predict(X)
+    odd = np.column_stack([X, np.zeros(40), np.full(40, 7.3), X[:, 1]])
+    again = model.fit(odd, y)
+    assert not again.coef_[..., 8:10].any()
+    np.testing.assert_allclose(again.predict(odd), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("penalty", ["lasso", "mcp", "log-sum", "l0", "ridge"])
+def test_regression_without_information(penalty: str) -> None:
+    X, y = data()
+    for Z, t in ((X[:1], y[:1] + 3), (X, np.zeros(40)), (X, np.full(40, -2.5)), (np.ones((40, 3)), y)):
+        model = SparseRegressor(penalty, alpha=0.1).fit(Z, t)
+        assert not model.coef_.any()
+        assert model.converged_
+        assert model.intercept_ == pytest.approx(t.mean())
+        np.testing.assert_allclose(model.predict(Z), t.mean())
+    for t in (np.zeros(40), np.full(40, -2.5)):
+        assert not SparseRegressorCV("lasso").fit(X, t).coef_.any()
+        assert not SparseRegressor("lasso", target_features=3).fit(X, t).coef_.any()
+
+
+def test_one_class() -> None:
+    X, y = data()
+    for model in (SparseClassifier(), SparseClassifierCV()):
+        with pytest.raises(InvalidArgumentError, match="one class"):
+            model.fit(X, np.ones(40))
+        with pytest.raises(InvalidArgumentError, match="positive sample_weight"):
+            model.fit(X, y, sample_weight=y)
+        with pytest.raises(ValueError, match="Unknown label type"):
+            model.fit(X, X[:, 0])
+
+
+def test_a_rare_class_is_missing_in_a_fold() -> None:
+    X, _ = data(n=60)
+    y = np.r_[np.zeros(30), np.ones(27), np.full(3, 2)]
+    with pytest.warns(UserWarning, match="least populated class"):
+        model = SparseClassifierCV("lasso", n_alphas=10).fit(X, y)
+    assert np.isfinite(model.coef_).all()
+    assert model.coef_.shape == (3, 8)
+
+
+def test_separable_classes_have_finite_coefficients() -> None:
+    X, _ = data()
+    y = (X[:, 1] > 0).astype(int)
+    model = SparseClassifier("lasso", alpha=1e-3).fit(X, y)
+    assert model.converged_
+    assert np.isfinite(model.coef_).all()
+    assert model.score(X, y) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"loss": "absolute"}, "unknown loss"),
+        ({"solver": "magic"}, "unknown solver"),
+        ({"width": "beta"}, "unknown width"),
+        ({"penalty": "lassso"}, "did you mean 'lasso'"),
+        ({"penalty": 3}, "name or a Penalty"),
+        ({"tol": 0}, "tol"),
+        ({"tol": None}, "tol"),
+        ({"max_iter": 0}, "max_iter"),
+        ({"max_iter": 1.5}, "max_iter"),
+        ({"target_features": 0}, "target_features"),
+        ({"delta": -1.0}, "delta"),
+        ({"penalty_factor": [1.0]}, "penalty_factor"),
+        ({"penalty_factor": [-1.0] * 8}, "penalty_factor"),
+        ({"groups": [[0, 1], [1, 2]]}, "disjoint"),
+        ({"groups": [[0, 99]]}, "outside"),
+        ({"groups": [[0.5]]}, "integers"),
+        ({"groups": [[0, 1]], "loss": "huber"}, "squared loss"),
+        ({"loss": "poisson", "alpha": 0.0}, "alpha"),
+        ({"penalty": "ridge", "positive": True}, "positive"),
+        ({"penalty": "ridge", "target_features": 2}, "target_features"),
+        ({"penalty": "l0", "solver": "reweighted"}, "flat"),
+    ],
+)
+def test_parameters_that_are_none(options: dict[str, Any], match: str) -> None:
+    X, y = data()
+    model = SparseRegressor(**options)
+    with pytest.raises(ObverseError, match=match) as caught:
+        model.fit(X, y)
+    assert isinstance(caught.value, ValueError)
+    assert not hasattr(model, "coef_")
+
+
+def test_counts_are_not_negative() -> None:
+    X, y = data()
+    with pytest.raises(InvalidArgumentError, match="at least 0"):
+        SparseRegressor(loss="poisson").fit(X, y - 1)
+    with pytest.raises(InvalidArgumentError, match="positive y"):
+        SparseRegressor(loss="poisson").fit(X, 0 * y)
+    with pytest.raises(InvalidArgumentError, match="numbers for a regression"):
+        SparseRegressor().fit(X, np.array(["a", "b"])[y.astype(int)])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(-150, 150),
+    st.integers(-150, 150),
+    st.sampled_from(["lasso", "l0.5", "mcp", "scad"]),
+    st.booleans(),
+)
+def test_coefficients_go_with_the_units(of_x: int, of_y: int, penalty: str, standardize: bool) -> None:
+    # With coefficients of size t/s the lasso's alpha goes with s t; with alpha**2 Omega(w / alpha) in standard
+    # deviations, alpha goes with t.
+    X, y = data()
+    s, t = 10.0**of_x, 10.0**of_y
+    if penalty in ("mcp", "scad"):
+        options: Any = {"penalty": penalty, "width": "alpha", "standardize": True}
+        scale = t
+    else:
+        power = 1.0 if penalty == "lasso" else 0.5
+        options = {"penalty": penalty, "standardize": standardize}
+        # t^2 = alpha (t/s)^power, or alpha t^power where the penalty sees standardized coefficients.
+        exponent = 2 * of_y - power * (of_y - (0 if standardize else of_x))
+        if abs(exponent) > 290 or abs(of_y - of_x) > 190:
+            return
+        scale = 10.0**exponent
+    plain = SparseRegressor(alpha=0.02, **options).fit(X, y)
+    scaled = SparseRegressor(alpha=0.02 * scale, **options).fit(X * s, y * t)
+    assert scaled.converged_
+    assert plain.coef_.any()
+    np.testing.assert_allclose(scaled.coef_ / 10.0 ** (of_y - of_x), plain.coef_, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(scaled.intercept_ / t, plain.intercept_, rtol=1e-5, atol=1e-7)
