@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,8 @@ Floats = npt.NDArray[np.float64]
 ACCURACY = 1e-6
 # Objectives closer than this, relative, are level.
 LEVEL = 1e-6
+# Solvers that take this many times as long as the fastest rival are timed three times only.
+SLOW = 6.0
 
 TASKS = {
     "path10": "50 alphas down to a tenth of the largest, warm-started",
@@ -39,25 +43,46 @@ def strengths(task: str, family: Family) -> Floats:
     return largest * np.geomspace(1.0, 0.1 if task == "path10" else 0.02, 50)
 
 
-def calibrate(solver: Solver, problem: Problem, family: Family, alphas: Floats) -> tuple[float, Any, Verdict]:
-    """The loosest tolerance of its ladder that is accurate, or else the most accurate one; its solutions, judged."""
-    best: tuple[float, Any, Verdict] | None = None
-    for tolerance in solver.ladder:
-        found = solver.path(problem, family, alphas, tolerance)
-        verdict = judge(problem, family, alphas, solver.read(found))
-        if best is None or verdict.violation < best[2].violation:
-            best = tolerance, found, verdict
-        if verdict.violation <= ACCURACY:
-            break
+@dataclass(frozen=True)
+class Calibrated:
+    """A solver at a tolerance: what it found, the verdict on that, and CPU seconds of this one run."""
+
+    tolerance: float
+    found: Any
+    verdict: Verdict
+    seconds: float
+
+    @property
+    def accurate(self) -> bool:
+        return self.verdict.violation <= ACCURACY
+
+
+def calibrate(solver: Solver, problem: Problem, family: Family, alphas: Floats) -> Calibrated:
+    """The loosest tolerance of its ladder that is accurate, by bisection, or else the most accurate that was tried."""
+    best: Calibrated | None = None
+    low, high = 0, len(solver.ladder)
+    while low < high:
+        middle = (low + high) // 2
+        started = time.process_time()
+        found = solver.path(problem, family, alphas, solver.ladder[middle])
+        spent = time.process_time() - started
+        run = Calibrated(solver.ladder[middle], found, judge(problem, family, alphas, solver.read(found)), spent)
+        if run.accurate or best is None or run.verdict.violation < best.verdict.violation:
+            best = run
+        low, high = (low, middle) if run.accurate else (middle + 1, high)
     assert best is not None
     return best
 
 
-def interleaved(works: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """CPU seconds of every work, all of them once in every round."""
+def interleaved(
+    works: dict[str, Callable[[], Any]], repeats: int, slow: Collection[str] = ()
+) -> dict[str, list[float]]:
+    """CPU seconds of every work, all of them once in every round; those in ``slow`` in the first three rounds only."""
     times: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(repeats):
+    for number in range(repeats):
         for name, work in works.items():
+            if number >= 3 and name in slow:
+                continue
             gc.collect()
             started = time.process_time()
             work()
@@ -73,28 +98,34 @@ def measure(name: str, task: str, family_name: str, repeats: int) -> dict[str, A
     rows: dict[str, Any] = {}
     works: dict[str, Callable[[], Any]] = {}
     verdicts: dict[str, Verdict] = {}
+    spent: dict[str, float] = {}
     for solver in SOLVERS.values():
         if solver.package not in ("obverse", *known) or not solver.offers(problem, family, alphas.size):
             continue
         try:
-            tolerance, found, verdict = calibrate(solver, problem, family, alphas)
+            best = calibrate(solver, problem, family, alphas)
         except Exception as error:
             rows[solver.name] = {"failed": f"{type(error).__name__}: {error}"[:200]}
             continue
-        verdicts[solver.name] = verdict
+        verdict = verdicts[solver.name] = best.verdict
+        spent[solver.name] = best.seconds
         rows[solver.name] = {
-            "tolerance": tolerance,
-            "accurate": verdict.violation <= ACCURACY,
+            "tolerance": best.tolerance,
+            "accurate": best.accurate,
             "violation": verdict.violation,
             "missed": verdict.missed,
             "kept": int(verdict.kept[-1]),
             "objective": float(verdict.objectives[-1]),
-            "passes": solver.passes(found),
-            "claimed_violation": solver.claims(found),
+            "passes": solver.passes(best.found),
+            "claimed_violation": solver.claims(best.found),
         }
-        works[solver.name] = lambda solver=solver, tolerance=tolerance: solver.path(problem, family, alphas, tolerance)
-        del found
-    for solver_name, times in interleaved(works, repeats).items():
+        works[solver.name] = partial(solver.path, problem, family, alphas, best.tolerance)
+        del best
+    # The fastest rival decides; what takes many times as long needs no seventh repeat.
+    fastest = min((seconds for solver_name, seconds in spent.items() if solver_name != "obverse"), default=0.0)
+    slow = {solver_name for solver_name, seconds in spent.items() if seconds > SLOW * fastest} - {"obverse"}
+    for solver_name, times in interleaved(works, repeats, slow).items():
+        rows[solver_name]["repeats"] = len(times)
         rows[solver_name]["seconds"] = statistics.median(times)
         rows[solver_name]["spread"] = [min(times), max(times)]
     if "obverse" in verdicts:

@@ -126,7 +126,7 @@ def measure(name: str, family_name: str, repeats: int) -> dict[str, Any]:
             solver = SOLVERS[path]
             if not solver.offers(problem, family, alphas.size):
                 solver = SOLVERS[path.partition(",")[0]]
-            tolerances[path] = calibrate(solver, problem, family, alphas)[0]
+            tolerances[path] = calibrate(solver, problem, family, alphas).tolerance
         settings = {way: tolerances[path]} | ({f"{way}, default": default} if default is not None else {})
         for label, tolerance in settings.items():
             work = lambda run=run, tolerance=tolerance: run(problem, family, alphas, tolerance)  # noqa: E731
@@ -136,7 +136,7 @@ def measure(name: str, family_name: str, repeats: int) -> dict[str, Any]:
                 rows[label] = {"failed": f"{type(error).__name__}: {error}"[:200]}
                 continue
             works[label] = work
-    for label, times in interleaved(works, repeats).items():
+    for label, times in interleaved(works, repeats, {label for label in works if label.startswith("skglm")}).items():
         rows[label]["seconds"] = statistics.median(times)
         rows[label]["spread"] = [min(times), max(times)]
     return {"kind": "cv", "problem": name, "task": "cv", "family": family_name, "repeats": repeats, "solvers": rows}
@@ -147,7 +147,7 @@ def two_dimensional(name: str, repeats: int) -> dict[str, Any]:
     problem, lasso = load(name), FAMILIES["lasso"]
     alphas = strengths("path10", lasso)
     solver = SOLVERS["sklearn, Gram" if name == "b" else "sklearn"]
-    tolerance = calibrate(solver, problem, lasso, alphas)[0]
+    tolerance = calibrate(solver, problem, lasso, alphas).tolerance
 
     def ours() -> Any:
         from obverse.linear import SparseRegressorCV

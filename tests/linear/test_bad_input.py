@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from obverse.errors import InvalidArgumentError, ObverseError
@@ -154,7 +154,7 @@ def test_counts_are_not_negative() -> None:
         SparseRegressor().fit(X, np.array(["a", "b"])[y.astype(int)])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.integers(-150, 150),
     st.integers(-150, 150),
@@ -174,8 +174,8 @@ def test_coefficients_go_with_the_units(of_x: int, of_y: int, penalty: str, stan
         options = {"penalty": penalty, "standardize": standardize}
         # t^2 = alpha (t/s)^power, or alpha t^power where the penalty sees standardized coefficients.
         exponent = 2 * of_y - power * (of_y - (0 if standardize else of_x))
-        if abs(exponent) > 290 or abs(of_y - of_x) > 190:
-            return
+        # Data of any such size, whose coefficients are within the same range.
+        assume(abs(exponent) <= 290 and abs(of_y - of_x) <= 150)
         scale = 10.0**exponent
     plain = SparseRegressor(alpha=0.02, **options).fit(X, y)
     scaled = SparseRegressor(alpha=0.02 * scale, **options).fit(X * s, y * t)
@@ -183,3 +183,14 @@ def test_coefficients_go_with_the_units(of_x: int, of_y: int, penalty: str, stan
     assert plain.coef_.any()
     np.testing.assert_allclose(scaled.coef_ / 10.0 ** (of_y - of_x), plain.coef_, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(scaled.intercept_ / t, plain.intercept_, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("of_x", "of_y"), [(-120, 20), (130, 140), (0, -145)])
+def test_choices_go_with_the_units(of_x: int, of_y: int) -> None:
+    X, y = data()
+    s, t = 10.0**of_x, 10.0**of_y
+    for options in ({"cv": 3}, {"criterion": "ebic"}):
+        plain = SparseRegressorCV("lasso", **options).fit(X, y)  # type: ignore[arg-type]
+        scaled = SparseRegressorCV("lasso", **options).fit(X * s, y * t)  # type: ignore[arg-type]
+        assert scaled.alpha_ / s / t == pytest.approx(plain.alpha_, rel=1e-6)
+        np.testing.assert_allclose(scaled.coef_ / t * s, plain.coef_, rtol=1e-5, atol=1e-7)

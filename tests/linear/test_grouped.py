@@ -264,7 +264,7 @@ def test_a_fold_is_a_fit_of_its_own(penalty: Penalty, m: int, standardize: bool)
             np.testing.assert_allclose(one.intercept, other.intercept, atol=1e-6)
             assert one.objective == pytest.approx(other.objective, rel=1e-8)
             error = (y if m > 1 else y[:, None])[rows] - X[rows] @ W - np.asarray(one.intercept)
-            expected = weights[rows] / weights.sum() @ error**2
+            expected = weights[rows] / weights.sum() @ error**2 / 2
             assert one.held_out == pytest.approx(float(expected.sum()), rel=1e-9)
 
 

@@ -131,7 +131,7 @@ def test_a_fold_solved_with_others_is_the_fold_solved_alone(name: str) -> None:
         for one, other, differs in zip(solutions[fold], expected, others, strict=True):
             assert differs or np.allclose(one.coef, other.coef, atol=1e-6)
             errors = y[rows] - X[rows][:, one.index] @ one.coef - one.intercept
-            assert one.held_out == pytest.approx(float(np.sum(errors**2)) / 120)
+            assert one.held_out == pytest.approx(float(np.sum(errors**2)) / 240)
 
 
 def test_one_alpha_is_that_of_the_path() -> None:

@@ -419,7 +419,7 @@ def reach(
     shares: Any,
     distances: Any,
     gram: Any,
-    factor: Any,
+    ratio: Any,
     unit: Any,
     positive: bool,
     inside: Any,
@@ -438,6 +438,8 @@ def reach(
         The residuals between are ``(1 - share) * before + share * after`` up to a rest, whose root of the weighted sum
         of squares is the distance: by the inequality of Cauchy and Schwarz no gradient is off by more than this times
         the root of its column's mean square.
+    ratio : array of shape (p,)
+        Of step and strength, for every column.
     inside : bool array of shape (p,)
         Columns that are needed in any case.
     ratios : array of shape (s,)
@@ -454,8 +456,7 @@ def reach(
             for b in range(shares.size):
                 between[j, b] = 0.0
             continue
-        ratio = factor[j] * unit[j] / gram[j] * unit[j]
-        i = max(0, min(np.searchsorted(ratios, ratio, side="right") - 1, ratios.size - 1))
+        i = max(0, min(np.searchsorted(ratios, ratio[j], side="right") - 1, ratios.size - 1))
         most, scale = math.sqrt(gram[j]), unit[j] / gram[j]
         for b in range(shares.size):
             here = before[j] + shares[b] * (after[j] - before[j])

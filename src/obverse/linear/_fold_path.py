@@ -82,6 +82,11 @@ class FoldPath:
         self.solutions: list[Solution] = []
         self.ended = False
         self.length = _FEWEST
+        # Taken without the scale of y, whose square may leave the range of a double.
+        relative = unit / problem.y_scale
+        with np.errstate(all="ignore"):
+            gram = np.where(self.design.spread > 0, self.design.spread, 1.0)
+            self.ratio_of_all = terms.factor * relative / gram * relative
         self.ratios = self._spanned_ratios()
         self._marked = np.zeros(self.design.columns, np.bool_)
         self._admit(np.flatnonzero((terms.factor == 0) & (self.design.spread > 0)))
@@ -180,7 +185,7 @@ class FoldPath:
         distances = np.sqrt(self.store.weights @ (rest * rest)) / self.total
         needed = np.zeros(columns, np.bool_)
         reach(
-            self.gradient, after, shares, distances, self.design.spread, self.terms.factor, self.unit_of_all,
+            self.gradient, after, shares, distances, self.design.spread, self.ratio_of_all, self.unit_of_all,
             self.terms.positive, self.inside, self.ratios, bounds, gradients, needed,
         )  # fmt: skip
         index = np.flatnonzero(needed)
@@ -189,12 +194,11 @@ class FoldPath:
 
     # ------------------------------------------------------------------ the working set
     def _spanned_ratios(self) -> Floats:
-        """Ratios of step and strength that span those of the columns, ascending."""
-        gram, factor, unit = self.design.spread, self.terms.factor, self.unit_of_all
-        usable = (gram > 0) & (factor > 0)
+        """Ratios of step and alpha that span those of the columns, ascending."""
+        usable = (self.design.spread > 0) & (self.terms.factor > 0) & (self.ratio_of_all > 0)
         if not usable.any():
             return np.ones(1)
-        ratio = factor[usable] * unit[usable] / gram[usable] * unit[usable]
+        ratio = self.ratio_of_all[usable]
         low, high = float(ratio.min()), float(ratio.max())
         return np.array([low]) if low == high else np.geomspace(low, high * (1 + 1e-12), _BOUNDS)
 
@@ -202,8 +206,8 @@ class FoldPath:
         """Entry threshold of each of these ratios, below which a zero surely stays; one row for each strength."""
         return np.array(
             [
-                [entry(stretch.code_at(b), strength * ratio) * (1 - 1e-9) for ratio in self.ratios]
-                for b, strength in enumerate(stretch.strengths)
+                [entry(stretch.code_at(b), alpha * ratio) * (1 - 1e-9) for ratio in self.ratios]
+                for b, alpha in enumerate(stretch.alphas)
             ]
         )
 
@@ -220,7 +224,7 @@ class FoldPath:
                 self.unit_of_all,
                 self.terms.positive,
                 self.inside,
-                strength * self.ratios,
+                stretch.alphas[b] * self.ratios,
                 bounds[b],
                 self._marked,
             )
@@ -234,7 +238,7 @@ class FoldPath:
         gram = np.diagonal(self.gram)[:size]
         z = np.abs(self.g[:size]) / np.where(gram > 0, gram, 1.0) * self.unit
         # Every step is at least that of its ratio's lower neighbor, and thresholds grow with the step.
-        ratio = self.factor * self.unit / np.where(gram > 0, gram, 1.0) * self.unit
+        ratio = self.ratio_of_all[self.index]
         number = np.clip(np.searchsorted(self.ratios, ratio, side="right") - 1, 0, self.ratios.size - 1)
         kept = np.flatnonzero((self.u[:size] != 0) | (self.factor == 0) | (z >= _NEAR * bounds[number]))
         if size <= _SLACK * kept.size:
@@ -287,7 +291,7 @@ class FoldPath:
             objective=loss / 2 * scale * scale + omega,
             violation=float(violation),
             converged=bool(violation <= self.terms.tol),
-            held_out=held * scale * scale,
+            held_out=held / 2 * scale * scale,
         )
 
 

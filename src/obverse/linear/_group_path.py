@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,11 @@ _FEWEST, _MOST = 2, 8
 # Share of the tolerance that the working set is solved to; the rest is for rounding.
 _INNER = 0.3
 _REFINEMENTS = 6
+# Groups whose blocks are looked at together.
+_BLOCKS = 64
+# Groups that enter at a time, where fewer than that are nonzero: columns that share a direction all seem needed before
+# the first of them explain it.
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,9 @@ class GroupPath:
         self.solutions: list[Solution] = []
         self.ended = False
         self.length = _FEWEST
+        # At most the curvature of each group; where the penalty jumps the curvature itself is found when it matters.
+        self.low, self.known = self.layout.low.copy(), np.diff(self.layout.starts) == 1
+        self.known |= terms.penalty.curvature_limit == math.inf
         self._marked = np.zeros(self.layout.count, np.bool_)
         self._admit(np.flatnonzero(self.layout.factor == 0))
 
@@ -131,12 +140,22 @@ class GroupPath:
 
     def curvatures(self, groups: Integers) -> Floats:
         """Largest eigenvalue of the Gram matrix of each of these groups."""
-        places, firsts = self.layout.places(groups)
-        index, ratio = self.layout.members[places], self.layout.ratio[places]
-        self.store.require(index)
-        gram = self.store.gram(self.number, self.store.place[index], self.store.place[index]) / ratio / ratio[:, None]
-        blocks = [gram[a:b, a:b] for a, b in itertools.pairwise(firsts)]
-        return np.array([block[0, 0] if block.size == 1 else np.linalg.eigvalsh(block)[-1] for block in blocks])
+        problem, layout = self.problem, self.layout
+        rows, weights = problem.folds.slices[self.number], problem.store.weights.copy()
+        weights[rows] = 0.0
+        weights /= weights.sum()
+        tops = []
+        for first in range(0, groups.size, _BLOCKS):
+            places, firsts = layout.places(groups[first : first + _BLOCKS])
+            columns = problem.design.dense(layout.members[places])[problem.folds.order]
+            if problem.fit_intercept:
+                columns -= weights @ columns
+            columns *= np.sqrt(weights)[:, None]
+            columns /= layout.ratio[places]
+            for a, b in itertools.pairwise(firsts):
+                gram = columns[:, a:b].T @ columns[:, a:b]
+                tops.append(gram[0, 0] if b - a == 1 else np.linalg.eigvalsh(gram)[-1])
+        return np.array(tops)
 
     def _descend(self, code: Code, strength: float, tolerance: float) -> Floats:
         """The solution within the working set, from where it stands."""
@@ -151,7 +170,7 @@ class GroupPath:
         """Solve for a few strengths; whether the first working set held all that was needed."""
         last = stretch.strengths.size - 1
         self._screen(stretch.code_at(last), stretch.strengths[last], self.gradient)
-        self._admit(np.flatnonzero(self._marked))
+        self._admit(self._foremost(self._marked))
         most = self.problem.design.columns if self.terms.max_features is None else self.terms.max_features
         m, done, tries, rounds = self.problem.outputs, 0, 0, 0
         while done <= last and not self.ended:
@@ -194,7 +213,7 @@ class GroupPath:
             self.v, self.gradient = found[place], gradients[..., place]
             self.r = self._rotated(self.gradient)
             done += accepted
-            self._admit(np.flatnonzero(more))
+            self._admit(self._foremost(more))
             rounds += 1
         return rounds <= 1
 
@@ -211,16 +230,32 @@ class GroupPath:
     def _screen(self, code: Code, strength: float, gradient: Floats) -> float:
         """Mark the groups outside that may leave zero; the largest violation of all."""
         layout = self.layout
-        weight = strength * layout.factor
-        usable = (weight > 0) & (layout.low > 0)
-        with np.errstate(over="ignore"):
-            step = weight[usable] * layout.unit[usable] * layout.unit[usable] / layout.low[usable]
-        least = entry(code, float(step.min())) * (1 - 1e-9) if step.size else 0.0
-        return float(
-            screen_groups(
-                code, layout.norms(gradient), weight, layout.unit, layout.low, self.inside, least, self._marked
-            )
-        )
+        weight, norms = strength * layout.factor, layout.norms(gradient)
+        usable = weight > 0
+        largest = 0.0
+        for _ in range(2):
+            with np.errstate(over="ignore"):
+                step = weight[usable] * layout.unit[usable] * layout.unit[usable] / self.low[usable]
+            least = entry(code, float(step.min())) * (1 - 1e-9) if step.size else 0.0
+            largest = screen_groups(code, norms, weight, layout.unit, self.low, self.inside, least, self._marked)
+            unknown = np.flatnonzero(self._marked & ~self.known)
+            if unknown.size == 0:
+                break
+            self.low[unknown] = np.maximum(self.low[unknown], self.curvatures(unknown) * (1 - 1e-12))
+            self.known[unknown] = True
+        return float(largest)
+
+    def _foremost(self, marked: npt.NDArray[np.bool_]) -> Integers:
+        """Of the marked groups, some whose gradients are largest in terms of the penalty's unit."""
+        groups = np.flatnonzero(marked)
+        nonzero = np.add.reduceat(self.v.any(axis=0), self.starts[:-1]) > 0 if self.groups.size else np.zeros(0)
+        count = max(_AT_ONCE, int(np.count_nonzero(nonzero)))
+        if groups.size <= count:
+            return groups
+        norms = self.layout.norms(self.gradient)[groups]
+        with np.errstate(all="ignore"):
+            share = norms / self.layout.factor[groups] / self.layout.unit[groups]
+        return np.sort(groups[np.argsort(-share)[:count]])
 
     def _admit(self, groups: Integers) -> None:
         """Make groups members of the working set, their columns rotated to the axes of their Gram matrices."""
@@ -290,5 +325,5 @@ class GroupPath:
             objective=loss / 2 * scale * scale + omega,
             violation=float(violation),
             converged=bool(violation <= terms.tol),
-            held_out=held * scale * scale,
+            held_out=held / 2 * scale * scale,
         )

@@ -16,8 +16,8 @@ Floats = npt.NDArray[np.float64]
 
 # Alphas past the lowest value after which a path is given up.
 _PATIENCE = 10
-# Alphas over which the pace of a fall is measured.
-_PACE = 4
+# Alphas over which the pace of a fall is measured, and how many of these are compared.
+_PACE, _RECENT = 8, 2
 # What counts as a rise, of the way from the first value down to the lowest.
 _RISE = 0.01
 
@@ -36,12 +36,15 @@ def has_risen(values: Floats) -> bool:
 def cannot_reach(values: Floats, count: int, best: float) -> bool:
     """Whether a path of ``count`` alphas whose values so far fall ever more slowly will stay above ``best``.
 
-    The fall over the last few alphas, which then is as fast as it still gets, is drawn on to the path's end.
+    The fastest of the last falls is drawn on to the path's end. With penalties that are not convex values fall in
+    steps, which is why falls are taken over some length, and compared with the fastest so far.
     """
-    if values.size <= 2 * _PACE or not values[-1] > best:
+    if values.size < _PACE + 2 * _RECENT or not values[-1] > best:
         return False
-    before, last = (float(values[-1 - k - _PACE] - values[-1 - k]) for k in (_PACE, 0))
-    return last <= before and values[-1] - max(last, 0.0) / _PACE * (count - values.size) > best
+    falls = values[:-_PACE] - values[_PACE:]
+    recent = float(falls[-_RECENT:].max())
+    slows = recent < (1 - 1e-3) * float(falls.max())
+    return slows and values[-1] - max(recent, 0.0) / _PACE * (count - values.size) > best
 
 
 def one_standard_error(errors: Floats, standard_errors: Floats) -> int:

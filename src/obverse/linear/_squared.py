@@ -91,7 +91,8 @@ class SquaredProblem:
             return 0.0
         gram, unit, gradient, factor = gram[usable], unit[usable], np.abs(gradient[usable]), terms.factor[usable]
         z = gradient / gram * unit
-        step = factor / gram * unit * unit / self.y_scale / self.y_scale
+        relative = unit / self.y_scale
+        step = factor / gram * relative * relative
         if terms.width == "fixed":
             with np.errstate(over="ignore"):
                 return float(np.max(np.asarray(terms.penalty.zeroing_step(z)) / step)) * _ABOVE
