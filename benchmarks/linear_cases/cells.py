@@ -58,20 +58,29 @@ class Calibrated:
 
 
 def calibrate(solver: Solver, problem: Problem, family: Family, alphas: Floats) -> Calibrated:
-    """The loosest tolerance of its ladder that is accurate, by bisection, or else the most accurate that was tried."""
-    best: Calibrated | None = None
-    low, high = 0, len(solver.ladder)
-    while low < high:
-        middle = (low + high) // 2
-        started = time.process_time()
-        found = solver.path(problem, family, alphas, solver.ladder[middle])
-        spent = time.process_time() - started
-        run = Calibrated(solver.ladder[middle], found, judge(problem, family, alphas, solver.read(found)), spent)
-        if run.accurate or best is None or run.verdict.violation < best.verdict.violation:
+    """The loosest tolerance of its ladder that is accurate, or else the most accurate that was tried.
+
+    The ladder is entered where it usually ends: from there up while runs are accurate, or down until one is.
+    """
+    place = min(range(len(solver.ladder)), key=lambda rung: abs(np.log(solver.ladder[rung] / solver.usual)))
+    best = _run(solver, problem, family, alphas, place)
+    step = -1 if best.accurate else 1
+    while 0 <= (place := place + step) < len(solver.ladder):
+        run = _run(solver, problem, family, alphas, place)
+        if step < 0 and not run.accurate:
+            break
+        if run.accurate or run.verdict.violation < best.verdict.violation:
             best = run
-        low, high = (low, middle) if run.accurate else (middle + 1, high)
-    assert best is not None
+        if step > 0 and run.accurate:
+            break
     return best
+
+
+def _run(solver: Solver, problem: Problem, family: Family, alphas: Floats, place: int) -> Calibrated:
+    started = time.process_time()
+    found = solver.path(problem, family, alphas, solver.ladder[place])
+    spent = time.process_time() - started
+    return Calibrated(solver.ladder[place], found, judge(problem, family, alphas, solver.read(found)), spent)
 
 
 def interleaved(

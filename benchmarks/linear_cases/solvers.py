@@ -48,6 +48,8 @@ class Solver:
     name, package : str
     ladder : tuple of float
         Its tolerances from loose to tight.
+    usual : float
+        Where on the ladder it is usually accurate.
     offers : callable of (problem, family, n_alphas)
     path : callable of (problem, family, alphas, tolerance)
         What is timed.
@@ -60,6 +62,7 @@ class Solver:
     name: str
     package: str
     ladder: tuple[float, ...]
+    usual: float
     offers: Callable[[Problem, Family, int], bool]
     path: Callable[[Problem, Family, Floats, float], Any]
     read: Callable[[Any], Any]
@@ -220,20 +223,20 @@ SOLVERS: dict[str, Solver] = {
     solver.name: solver
     for solver in (
         Solver(
-            "obverse", "obverse", (1e-6, 3e-7, 1e-7), lambda problem, family, n_alphas: True, _ours, _ours_read,
+            "obverse", "obverse", (1e-6, 3e-7, 1e-7), 1e-6, lambda problem, family, n_alphas: True, _ours, _ours_read,
             lambda found: getattr(found, "passes", None), _ours_violation,
         ),
-        Solver("sklearn", "sklearn", _decades(4, 14), _lasso, _coordinate(False), _plain),
-        Solver("sklearn, Gram", "sklearn", _decades(4, 14), _tall_lasso, _coordinate(True), _plain),
-        Solver("lars", "sklearn", (0.0,), _dense_lasso, _lars, _plain),
-        Solver("celer", "celer", _decades(4, 14), _lasso, _celer, _plain),
+        Solver("sklearn", "sklearn", _decades(4, 14), 1e-6, _lasso, _coordinate(False), _plain),
+        Solver("sklearn, Gram", "sklearn", _decades(4, 14), 1e-6, _tall_lasso, _coordinate(True), _plain),
+        Solver("lars", "sklearn", (1.0,), 1.0, _dense_lasso, _lars, _plain),
+        Solver("celer", "celer", _decades(4, 14), 1e-5, _lasso, _celer, _plain),
         Solver(
-            "skglm", "skglm", (3e-6, 1e-6, 3e-7, 1e-7, 1e-8), lambda problem, family, n_alphas: True, _skglm, _plain
+            "skglm", "skglm", (3e-6, 1e-6, 3e-7, 1e-7, 1e-8), 1e-6, lambda problem, family, n_alphas: True, _skglm, _plain
         ),
-        Solver("adelie", "adelie", _decades(7, 18), _lasso, _adelie, _plain),
-        Solver("adelie, covariance", "adelie", _decades(7, 18), _tall_lasso, _adelie_covariance, _plain),
+        Solver("adelie", "adelie", _decades(7, 18), 1e-12, _lasso, _adelie, _plain),
+        Solver("adelie, covariance", "adelie", _decades(7, 18), 1e-11, _tall_lasso, _adelie_covariance, _plain),
         Solver(
-            "pycasso", "pycasso", _decades(7, 16),
+            "pycasso", "pycasso", _decades(7, 16), 1e-13,
             lambda problem, family, n_alphas: family.name in ("lasso", "mcp", "scad") and not problem.is_sparse,
             _pycasso, _plain,
         ),

@@ -260,7 +260,7 @@ def test_several_outputs_share_their_features() -> None:
 @pytest.mark.parametrize("criterion", ["cv", "bic", "ebic", "stability"])
 def test_all_criteria_choose_for_several_outputs(criterion: Any) -> None:
     X, Y = several_outputs()
-    options: Any = {} if criterion == "stability" else {"shapes": "auto"}
+    options: Any = {} if criterion == "stability" else {"shapes": "auto", "rule": "1se"}
     model = SparseRegressorCV("mcp", criterion=criterion, random_state=0, **options).fit(X, Y)
     used = np.flatnonzero(model.coef_.any(axis=0))
     assert {1, 4, 9} <= set(used)

@@ -310,6 +310,32 @@ def test_huge_and_tiny_units(exponent: int) -> None:
     np.testing.assert_allclose(one.coef, other.coef, rtol=1e-9)
 
 
+def test_columns_that_no_norm_can_compare() -> None:
+    X, y, _ = data(27, p=4)
+    X = X * np.array([2.0**-500, 2.0**500, 1.0, 1.0])
+    path = sparse_path(X, y, "lasso", groups=[[0, 1], [2, 3]], n_alphas=5)
+    assert path.converged.all()
+    # To the group's norm the coefficient of the tiny column would cost 2^1000 times as much: the group is the other.
+    alone = sparse_path(X[:, 1:], y, "lasso", groups=[[0], [1, 2]], alphas=path.alphas)
+    for k in range(5):
+        np.testing.assert_allclose(path.coef(k)[1:], alone.coef(k), rtol=1e-6, atol=1e-12 * abs(alone.coef(k)).max())
+
+
+def test_columns_that_share_a_direction_do_not_all_enter() -> None:
+    rng = np.random.default_rng(28)
+    X = rng.standard_normal((100, 600)) + 2 * rng.standard_normal((100, 1))
+    groups = list(np.arange(600).reshape(200, 3))
+    y = X[:, :6].sum(axis=1) + rng.standard_normal(100)
+    for penalty in (Lasso(), MCP(3.0)):
+        problem, terms = problem_of(X, y, groups), Terms(penalty, np.ones(600))
+        alphas = log_alphas(problem.largest_alpha(terms), 15, 0.1)
+        solutions = problem.solve(terms, alphas)[0]
+        assert all(solution.converged for solution in solutions)
+        assert problem.store.size < 300
+        for alpha, solution in zip(alphas, solutions, strict=True):
+            assert violation(X, y, dense(solution, 600), groups, penalty, alpha) <= 1.01e-6
+
+
 def test_standardized_columns_are_scaled_columns() -> None:
     X, y, groups = data(12)
     X = X * np.geomspace(0.1, 10, X.shape[1])
