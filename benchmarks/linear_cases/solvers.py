@@ -231,7 +231,13 @@ SOLVERS: dict[str, Solver] = {
         Solver("lars", "sklearn", (1.0,), 1.0, _dense_lasso, _lars, _plain),
         Solver("celer", "celer", _decades(4, 14), 1e-5, _lasso, _celer, _plain),
         Solver(
-            "skglm", "skglm", (3e-6, 1e-6, 3e-7, 1e-7, 1e-8), 1e-6, lambda problem, family, n_alphas: True, _skglm, _plain
+            "skglm",
+            "skglm",
+            (3e-6, 1e-6, 3e-7, 1e-7, 1e-8),
+            1e-6,
+            lambda problem, family, n_alphas: True,
+            _skglm,
+            _plain,
         ),
         Solver("adelie", "adelie", _decades(7, 18), 1e-12, _lasso, _adelie, _plain),
         Solver("adelie, covariance", "adelie", _decades(7, 18), 1e-11, _tall_lasso, _adelie_covariance, _plain),
