@@ -250,10 +250,23 @@ class SparseEstimator(PenaltyParameters):
     def _warn(self) -> None:
         from sklearn.exceptions import ConvergenceWarning
 
+        name = type(self).__name__
+        if self.violation_ <= self.tol:
+            # The conditions hold only because the gradient fades as the scores grow: there is no minimum nearby.
+            message = (
+                f"{name} meets the first-order conditions (violation {self.violation_:.1e}, tol={self.tol:g}), but the "
+                "loss has no minimum there: coefficients or intercept would keep growing, as the classes can be "
+                "separated or one is missing, or all counts are zero, and the penalty does not hold them back. Use a "
+                "penalty that grows without bound, such as 'lasso' or 'log-sum', or leave out refit or the intercept."
+            )
+        else:
+            message = (
+                f"{name} stopped at a violation of the first-order conditions of {self.violation_:.1e}, above "
+                f"tol={self.tol:g}. Raise max_iter (now {self.max_iter}) or alpha, or accept a larger tol; columns "
+                "that nearly depend on each other and classes that can be separated make small alphas hard."
+            )
         warnings.warn(
-            f"{type(self).__name__} stopped at a violation of the first-order conditions of {self.violation_:.1e}, "
-            f"above tol={self.tol:g}. Raise max_iter (now {self.max_iter}) or alpha, or accept a larger tol; columns "
-            "that nearly depend on each other and classes that can be separated make small alphas hard.",
+            message,
             ConvergenceWarning,
             stacklevel=3,
         )
