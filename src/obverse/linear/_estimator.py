@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
@@ -12,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..errors import InvalidArgumentError, UnknownNameError
 from ..penalties import Lasso, Penalty
 from ..penalties import penalty as penalty_named
 from ._design import Design
-from ._path import checked_factor
+from ._path import checked_factor, checked_weights
 from ._penalty_parameters import PenaltyParameters
 from ._problem import Problem, make_problem
 from ._solution import Solution
@@ -138,13 +139,13 @@ class SparseEstimator(PenaltyParameters):
     _several_outputs = False
 
     # ------------------------------------------------------------------ for subclasses
+    @abstractmethod
     def _target(self, y: Any, weights: Floats) -> tuple[Floats, str]:
         """y as the solvers take it, and the loss."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _outputs(self) -> int:
         """Rows of ``coef_``; 0 where it has one dimension."""
-        raise NotImplementedError
 
     # ------------------------------------------------------------------ checking
     def _data(self, X: Any, y: Any, sample_weight: Any) -> Data:
@@ -158,15 +159,11 @@ class SparseEstimator(PenaltyParameters):
             multi_output=self._several_outputs,
             y_numeric=False,
         )
-        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        size = float(weights.max())
-        if not size > 0:
-            raise InvalidArgumentError("sample_weight must hold a positive number")
-        total = float((weights / size).sum())
+        weights, total = checked_weights(sample_weight, X)
         target, loss = self._target(y, weights)
         delta = getattr(self, "delta", 1.35)
         return Data(
-            X, target, weights / size / total, total * size, loss, self._groups(X.shape[1]), float(delta),
+            X, target, weights, total, loss, self._groups(X.shape[1]), float(delta),
             bool(self.fit_intercept),
         )  # fmt: skip
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._descent import certify, descend_block, reach, screen
-from ._scalar import Code, entry
+from ._scalar import Code, entries
 from ._solution import Solution
 from ._terms import Terms
 
@@ -20,7 +20,6 @@ __all__ = ["FoldPath", "Stretch"]
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.bool_]
 
 _BOUNDS = 16
 # Strengths that are solved before the other columns are looked at.
@@ -205,10 +204,7 @@ class FoldPath:
     def _bounds(self, stretch: Stretch) -> Floats:
         """Entry threshold of each of these ratios, below which a zero surely stays; one row for each strength."""
         return np.array(
-            [
-                [entry(stretch.code_at(b), alpha * ratio) * (1 - 1e-9) for ratio in self.ratios]
-                for b, alpha in enumerate(stretch.alphas)
-            ]
+            [entries(stretch.code_at(b), alpha * self.ratios) * (1 - 1e-9) for b, alpha in enumerate(stretch.alphas)]
         )
 
     def _screen(self, stretch: Stretch, b: int, bounds: Floats, gradient: Floats) -> float:
@@ -282,23 +278,14 @@ class FoldPath:
         held = float(squares[self.rows].sum())
         loss = (float(squares.sum()) - held) / self.total
         scale = self.problem.y_scale
-        omega = _omega(np.abs(values) * self.unit_of_all[index], self.terms.factor[index], alpha, self.terms)
+        omega = self.terms.value(np.abs(values) * self.unit_of_all[index], self.terms.factor[index], alpha)
         center = float(self.design.center[index] @ values)
         return Solution(
             index=index,
             coef=values * scale / self.design.scale[index],
-            intercept=scale * (self.problem.y_mean + offset - center) if self.problem.fit_intercept else 0.0,
+            intercept=scale * (float(self.problem.y_mean[0]) + offset - center) if self.problem.fit_intercept else 0.0,
             objective=loss / 2 * scale * scale + omega,
             violation=float(violation),
             converged=bool(violation <= self.terms.tol),
             held_out=held / 2 * scale * scale,
         )
-
-
-def _omega(penalized: Floats, factor: Floats, alpha: float, terms: Terms) -> float:
-    """The penalty of coefficients as it sees them, in the units of the objective."""
-    if alpha == 0:
-        return 0.0
-    if terms.width == "alpha":
-        return float(alpha * alpha * (factor @ np.asarray(terms.penalty.value(penalized / alpha))))
-    return float(alpha * (factor @ np.asarray(terms.penalty.value(penalized))))

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 from numba import njit
 
 from . import _losses
 from ._column_store import ColumnStore
 from ._design import Design
 from ._losses import HUBER, LOGISTIC, LOSS_KINDS, POISSON
-from ._newton_path import fold_spreads, largest_alpha, penalty_of, solve_folds
+from ._newton_path import fold_spreads, largest_alpha, solve_folds
 from ._prox_newton import Point, Snapshot
 from ._solution import Solution
 from ._terms import Terms
@@ -101,19 +102,13 @@ class _WeightedGram:
     def _sparse(self, places: Integers) -> Floats:
         fresh = self.store.columns[:, places]
         weighted = fresh.multiply(self.h[:, None]).tocsc()
-        self._rows = fresh if self._rows is None else _beside(self._rows, fresh)
+        self._rows = fresh if self._rows is None else sp.hstack([self._rows, fresh], format="csc")
         product: Floats = (self._rows.T @ weighted).toarray()
         sums = np.asarray(weighted.sum(axis=0)).ravel()
         self._sums = np.concatenate([self._sums, sums])
         if self.row.fit_intercept and self.sum_h > 0:
             product -= np.outer(self._sums, sums / self.sum_h)
         return product
-
-
-def _beside(left: Any, right: Any) -> Any:
-    import scipy.sparse as sp
-
-    return sp.hstack([left, right], format="csc")
 
 
 class _RowLoss:
@@ -301,7 +296,7 @@ class GlmProblem:
             # Sparse columns are not centered in the predictor.
             center = 0.0 if self.design.is_sparse else float(self.design.center[index] @ values)
             intercept = self.coef_scale * (float(snapshot.offset) + self.shift - center)
-        omega = penalty_of(np.abs(values) * self.units(terms)[index], terms.factor[index], alpha, terms)
+        omega = terms.value(np.abs(values) * self.units(terms)[index], terms.factor[index], alpha)
         return Solution(
             index=index,
             coef=values * self.coef_scale / self.design.scale[index],

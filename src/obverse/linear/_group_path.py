@@ -19,7 +19,7 @@ from ._terms import Terms
 if TYPE_CHECKING:
     from ._grouped import GroupedProblem
 
-__all__ = ["GroupPath", "Layout", "Stretch"]
+__all__ = ["GroupPath", "Layout"]
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -306,11 +306,11 @@ class GroupPath:
         held = float((problem.store.weights[rows] @ residuals[rows] ** 2).sum())
         loss = (float(squares.sum()) - held) / problem.totals[self.number]
         omega = 0.0
-        if alpha > 0 and self.groups.size:
+        if self.groups.size:
             norms = np.sqrt(np.add.reduceat((v**2).sum(axis=0), self.starts[:-1])) * self.layout.unit[self.groups]
-            factor, width = self.layout.factor[self.groups], alpha if terms.width == "alpha" else 1.0
+            factor = self.layout.factor[self.groups]
             used = factor > 0
-            omega = alpha * width * float(factor[used] @ np.asarray(terms.penalty.value(norms[used] / width)))
+            omega = terms.value(norms[used], factor[used], alpha)
         chosen = np.flatnonzero(coef.any(axis=1))
         chosen = chosen[np.argsort(self.index[chosen])]
         index, values = self.index[chosen], coef[chosen]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,25 +11,20 @@ import numpy.typing as npt
 
 from ..errors import InvalidArgumentError
 from ._design import Design
-from ._group_path import GroupPath, Layout, Stretch
-from ._scalar import entry
-from ._solution import Solution
+from ._group_path import GroupPath, Layout
+from ._squared_rows import ABOVE, SquaredRows
 from ._terms import Terms
-from ._working_set import Folds, WorkingSet
+from ._working_set import Folds
 
 __all__ = ["GroupedProblem"]
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
-# Strengths that all folds solve before ``stop`` is asked.
-_STRETCH = 8
 # Columns whose mean squares are taken at a time, and groups whose blocks are.
 _COLUMNS, _BLOCKS = 256, 16
 # Share of a column's mean square that counts as variation within a fold.
 _VARIES = 1e-12
-# Where a group jumps, rounding must not decide whether the largest alpha is above or below.
-_ABOVE = 1 + 1e-12
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ class _Partition:
         return cls(owner, np.argsort(owner, kind="stable"))
 
 
-class GroupedProblem:
+class GroupedProblem(SquaredRows):
     """The squared loss for several sets of rows, with a penalty on the norms of groups.
 
     The objective is ``1/(2 sum s) sum_i s_i ||y_i - x_i W - b||^2 + alpha sum_G factor_G Omega(||W_G||)``. The norm
@@ -89,45 +84,18 @@ class GroupedProblem:
     def __init__(
         self, design: Design, y: Floats, folds: Folds, groups: Sequence[Any] | None, *, fit_intercept: bool
     ) -> None:
-        self.design, self.folds, self.fit_intercept = design, folds, fit_intercept
-        self.partition = _Partition.of(groups, design.columns)
-        self.store = WorkingSet(design, folds, design.weights, centered=fit_intercept)
-        # Products with no columns at all have no store to come from; one column is always there.
-        self.store.require(np.zeros(1, np.int64))
         self.several = y.ndim == 2
-        size = float(np.abs(y).max(initial=0.0))
-        # A power of two, so that dividing rounds nothing.
-        self.y_scale = float(np.ldexp(1.0, int(np.frexp(size)[1]))) if size > 0 else 1.0
-        scaled = (y if self.several else y[:, None]) / self.y_scale
-        self.outputs = scaled.shape[1]
-        self.y_mean: Floats = design.weights @ scaled if fit_intercept else np.zeros(self.outputs)
-        self.y = (scaled - self.y_mean)[folds.order]
-        self.inverse = None if folds.is_trivial else np.argsort(folds.order)
-        self.totals = [
-            1 - float(self.store.weights[rows].sum()) if rows.stop > rows.start else 1.0 for rows in folds.slices
-        ]
+        super().__init__(design, y if self.several else y[:, None], folds, fit_intercept=fit_intercept)
+        self.partition = _Partition.of(groups, design.columns)
         self._spreads: list[Floats] | None = None
         nothing = np.zeros((design.rows, self.outputs))
         self.start = [
             self.gradients(self.residuals(nothing, number)[0], number)[..., 0] for number in range(folds.count)
         ]
 
-    # ------------------------------------------------------------------ residuals and gradients
-    def residuals(self, fitted: Floats, number: int) -> tuple[Floats, Floats]:
-        """Residuals of ``fitted`` (n, count * m), about the means of the fold's own rows, and these means."""
-        residuals = np.tile(self.y, (1, fitted.shape[1] // self.outputs)) - fitted
-        if not self.fit_intercept:
-            return residuals, np.zeros(fitted.shape[1])
-        rows, weights = self.folds.slices[number], self.store.weights
-        offsets: Floats = (weights @ residuals - weights[rows] @ residuals[rows]) / self.totals[number]
-        residuals -= offsets
-        return residuals, offsets
-
     def gradients(self, residuals: Floats, number: int) -> Floats:
         """Negative gradients of the loss for all features, (p, m, count)."""
-        weighted = residuals * self.store.weights[:, None]
-        weighted[self.folds.slices[number]] = 0.0
-        product = self.design.correlate(weighted if self.inverse is None else weighted[self.inverse])
+        product = self.design.correlate(self.weighted(residuals, number))
         product /= self.totals[number]
         return np.moveaxis(product.reshape(self.design.columns, -1, self.outputs), 1, 2)
 
@@ -178,14 +146,13 @@ class GroupedProblem:
     # ------------------------------------------------------------------ solving
     def largest_alpha(self, terms: Terms) -> float:
         """Smallest alpha at which all penalized groups of the problem that holds nothing out are zero."""
-        path = self._path(self.folds.count - 1, terms)
+        path = self.path(self.folds.count - 1, terms)
         path.solve_free(terms)
         layout = path.layout
         norm = layout.norms(path.gradient)
         groups = np.flatnonzero((layout.factor > 0) & (norm > 0))
         if groups.size == 0:
             return 0.0
-        code, _ = terms.codes(np.ones(1))
 
         def leaving(groups: Integers, top: Floats) -> Floats:
             """The alpha at which these groups leave zero; it falls with the curvature."""
@@ -193,10 +160,7 @@ class GroupedProblem:
             with np.errstate(over="ignore"):
                 z = norm[groups] / top * unit
                 step = layout.factor[groups] / top * unit * unit / self.y_scale / self.y_scale
-                if terms.width == "fixed":
-                    return np.asarray(terms.penalty.zeroing_step(z)) / step
-            # The penalty alpha^2 Omega(w / alpha) has the threshold alpha * entry(step).
-            return np.array([point / entry(code, t) for point, t in zip(z, step, strict=True)])
+                return terms.leaving(z, step)
 
         above = leaving(groups, layout.low[groups])
         order = np.argsort(-above)
@@ -206,26 +170,10 @@ class GroupedProblem:
             if above[some[0]] <= largest:
                 break
             largest = max(largest, float(leaving(groups[some], path.curvatures(groups[some])).max()))
-        return largest * _ABOVE
+        return largest * ABOVE
 
-    def solve(
-        self, terms: Terms, alphas: Floats, *, stop: Callable[[list[list[Solution]]], bool] | None = None
-    ) -> list[list[Solution]]:
-        """Solutions of every fold for descending ``alphas``; fewer where a fold ended early or ``stop`` says so."""
-        code, parameters = terms.codes(alphas)
-        paths = [self._path(number, terms) for number in range(self.folds.count)]
-        for first in range(0, alphas.size, _STRETCH):
-            piece = slice(first, first + _STRETCH)
-            strengths = alphas[piece] / self.y_scale / self.y_scale
-            stretch = Stretch(code, parameters[piece], strengths, alphas[piece])
-            for path in paths:
-                path.advance(stretch)
-            solutions = [path.solutions for path in paths]
-            if all(path.ended for path in paths) or (stop is not None and stop(solutions)):
-                break
-        return [path.solutions for path in paths]
-
-    def _path(self, number: int, terms: Terms) -> GroupPath:
+    def path(self, number: int, terms: Terms) -> GroupPath:
+        """The path of a fold."""
         if terms.positive:
             raise InvalidArgumentError(
                 "positive=True goes with single features and one output; leave it out with groups or several outputs"

@@ -12,7 +12,7 @@ from numba import njit
 
 from ._column_store import ColumnStore
 from ._design import Design
-from ._newton_path import fold_spreads, largest_alpha, penalty_of, solve_folds
+from ._newton_path import fold_spreads, largest_alpha, solve_folds
 from ._prox_newton import Point, Snapshot
 from ._solution import Solution
 from ._terms import Terms
@@ -292,7 +292,7 @@ class MultinomialProblem:
             index=index,
             coef=values / self.design.scale[index][:, None],
             intercept=intercept,
-            objective=snapshot.point.loss + penalty_of(penalized.ravel(), factor, alpha, terms),
+            objective=snapshot.point.loss + terms.value(penalized.ravel(), factor, alpha),
             violation=snapshot.violation,
             converged=converged,
             held_out=float(held_loss),

@@ -7,18 +7,17 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from ._column_store import ColumnStore
 from ._descent import screen
 from ._design import Design
 from ._prox_newton import Point, ProxNewton, Snapshot
-from ._scalar import Code, entry, slope
+from ._scalar import Code, entries, slope
 from ._solution import Solution
 from ._terms import Terms
 from ._working_set import Folds
 
-__all__ = ["NewtonProblem", "fold_spreads", "largest_alpha", "penalty_of", "solve_folds"]
+__all__ = ["NewtonProblem", "fold_spreads", "largest_alpha", "solve_folds"]
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -68,31 +67,6 @@ class NewtonProblem(Protocol):
         """A point of a fold's path in the units of the data."""
 
 
-def penalty_of(penalized: Floats, factor: Floats, alpha: float, terms: Terms) -> float:
-    """The penalty of coefficients as it sees them, in the unit of the objective."""
-    if terms.width == "alpha":
-        return float(alpha * alpha * (factor @ np.asarray(terms.penalty.value(penalized / alpha)))) if alpha else 0.0
-    return float(alpha * (factor @ np.asarray(terms.penalty.value(penalized))))
-
-
-@njit(cache=True, nogil=True)
-def _bounds(code: Code, steps: Any) -> Any:
-    """Entry threshold of every step, less a little."""
-    result = np.empty(steps.size)
-    for i in range(steps.size):
-        result[i] = entry(code, steps[i]) * (1 - 1e-9)
-    return result
-
-
-@njit(cache=True, nogil=True)
-def _largest(code: Code, z: Any, steps: Any) -> float:
-    """Largest z relative to the entry threshold of its step."""
-    result = 0.0
-    for i in range(z.size):
-        result = max(result, z[i] / entry(code, steps[i]))
-    return result
-
-
 class _FoldPath:
     """The path of one fold."""
 
@@ -140,7 +114,7 @@ class _FoldPath:
         return float(
             screen(
                 code, strength, gradient, curvature, self.factor, self.unit, self.terms.positive, self.newton.inside,
-                steps, _bounds(code, steps), self.marked,
+                steps, entries(code, steps) * (1 - 1e-9), self.marked,
             )
         )  # fmt: skip
 
@@ -230,7 +204,7 @@ def solve_folds(
     stop: Callable[[list[list[Solution]]], bool] | None,
 ) -> list[list[Solution]]:
     """Solutions of every fold for descending ``alphas``; fewer where a fold ended early or ``stop`` says so."""
-    code, parameters = terms.codes(np.where(alphas > 0, alphas, 1.0))
+    code, parameters = terms.codes(alphas)
     first, second = problem.objective_scale
     strengths = alphas / first / second
     paths = [_FoldPath(problem, number, terms) for number in range(problem.folds.count)]
@@ -265,9 +239,4 @@ def largest_alpha(problem: NewtonProblem, terms: Terms) -> float:
     first, second = problem.objective_scale
     z = gradient / gram * unit
     step = factor / gram * unit * unit / first / second
-    if terms.width == "fixed":
-        with np.errstate(over="ignore"):
-            return float(np.max(np.asarray(terms.penalty.zeroing_step(z)) / step))
-    code, _ = terms.codes(np.ones(1))
-    # The penalty alpha^2 Omega(w / alpha) has the threshold alpha * entry(step).
-    return float(_largest(code, z, step))
+    return float(terms.leaving(z, step).max())

@@ -19,13 +19,12 @@ from ._problem import Problem, make_problem
 from ._solution import Solution
 from ._terms import Terms
 
-__all__ = ["SparsePath", "assemble", "checked_factor", "log_alphas", "solve_at", "sparse_path"]
+__all__ = ["SparsePath", "assemble", "checked_factor", "checked_weights", "log_alphas", "solve_at", "sparse_path"]
 
 Floats = npt.NDArray[np.float64]
 
 # Stations per decade on the way to a single alpha.
 _STATIONS = 8
-_CONVEX_STATIONS = 8
 # So near to the largest no station is needed.
 _NEAR = 0.7
 
@@ -192,11 +191,26 @@ def checked_factor(penalty_factor: Any, features: int) -> Floats:
     return factor
 
 
-def solve_at(problem: Problem, terms: Terms, alpha: float) -> Solution:
-    """The solution for one alpha, continued from the largest where the penalty is not convex.
+def checked_weights(sample_weight: Any, X: Any) -> tuple[Floats, float]:
+    """Weights of sum 1, one for each row, and their sum as given.
 
-    With a convex penalty the way there does not matter, and fewer stations do.
+    Raises
+    ------
+    ValueError
+        Not one finite number, at least 0, for every row, or none that is positive.
     """
+    from sklearn.utils.validation import _check_sample_weight
+
+    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    size = float(weights.max())
+    if not size > 0:
+        raise InvalidArgumentError("sample_weight must hold a positive number")
+    total = float((weights / size).sum())
+    return weights / size / total, total * size
+
+
+def solve_at(problem: Problem, terms: Terms, alpha: float) -> Solution:
+    """The solution for one alpha, continued from the largest."""
     grid = np.append(_approach(problem, terms, alpha), alpha)
     return problem.solve(replace(terms, max_features=None), grid)[-1][-1]
 
@@ -206,8 +220,7 @@ def _approach(problem: Problem, terms: Terms, alpha: float) -> Floats:
     largest = problem.largest_alpha(terms)
     if not 0 < alpha < largest * _NEAR or not largest < math.inf:
         return np.zeros(0)
-    per_decade = _CONVEX_STATIONS if terms.penalty.curvature_limit == math.inf else _STATIONS
-    return np.geomspace(largest, alpha, 1 + math.ceil(per_decade * math.log10(largest / alpha)))[1:-1]
+    return np.geomspace(largest, alpha, 1 + math.ceil(_STATIONS * math.log10(largest / alpha)))[1:-1]
 
 
 def log_alphas(largest: float, count: int, ratio: float) -> Floats:
@@ -244,11 +257,6 @@ def assemble(solutions: list[Solution], alphas: Floats, features: int, passes: f
 
 def _checked(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Floats, Floats]:
     from sklearn.utils import check_X_y
-    from sklearn.utils.validation import _check_sample_weight
 
     X, y = check_X_y(X, y, accept_sparse="csc", dtype=[np.float64, np.float32], y_numeric=True, multi_output=True)
-    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-    total = weights.sum()
-    if not total > 0:
-        raise InvalidArgumentError("sample_weight must hold a positive number")
-    return X, np.asarray(y, dtype=np.float64), weights / total
+    return X, np.asarray(y, dtype=np.float64), checked_weights(sample_weight, X)[0]

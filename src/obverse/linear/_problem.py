@@ -95,10 +95,7 @@ def make_problem(
 
         return GroupedProblem(design, y, folds, groups, fit_intercept=fit_intercept)
     if loss == "squared":
-        problem = SquaredProblem(design, y, folds, fit_intercept=fit_intercept)
-        # Products with no columns at all have no store to come from; one column is always there.
-        problem.store.require(np.zeros(1, np.int64))
-        return problem
+        return SquaredProblem(design, y, folds, fit_intercept=fit_intercept)
     if loss == "multinomial":
         from ._multinomial import MultinomialProblem
 

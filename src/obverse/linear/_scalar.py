@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-__all__ = ["ABSENT", "CODES", "Code", "curvature", "entry", "prox", "slope", "value"]
+__all__ = ["ABSENT", "CODES", "Code", "curvature", "entries", "entry", "prox", "slope", "value"]
 
 # which closed form; `TABLE` has none
 LASSO, LP, LOG_SUM, MCP, SCAD, CAPPED, L0, EMPIRICAL_BAYES, TABLE = range(9)
@@ -314,3 +314,12 @@ def entry(code: Code, t: float) -> float:
     """Largest z with ``prox(code, z, t) == 0``."""
     width, height = code[1][2], code[1][3]
     return float(width * _unit_entry(code, t * (height / width / width)))
+
+
+@njit(cache=True)
+def entries(code: Code, steps: Any) -> Any:
+    """The entry threshold of every step."""
+    result = np.empty(steps.size)
+    for i in range(steps.size):
+        result[i] = entry(code, steps[i])
+    return result

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..penalties import Penalty
 from ._code import encode, resized
-from ._scalar import Code
+from ._scalar import Code, entries
 
 __all__ = ["Terms"]
 
@@ -53,3 +53,19 @@ class Terms:
             return code, np.repeat(code[1][None], alphas.size, axis=0)
         # At strength 0 there is no penalty, whatever its width.
         return code, np.stack([resized(code, alpha or 1.0, alpha or 1.0)[1] for alpha in alphas])
+
+    def value(self, penalized: npt.NDArray[np.float64], factor: npt.NDArray[np.float64], alpha: float) -> float:
+        """The penalty of coefficients, as it sees their magnitudes, in the unit of the objective."""
+        if alpha == 0:
+            return 0.0
+        width = alpha if self.width == "alpha" else 1.0
+        return float(alpha * width * (factor @ np.asarray(self.penalty.value(penalized / width))))
+
+    def leaving(self, z: npt.NDArray[np.float64], ratio: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Smallest alpha at which the minimizer of ``(x - z)^2/2`` plus the penalty, of step alpha * ratio, is zero."""
+        if self.width == "fixed":
+            with np.errstate(over="ignore"):
+                return np.asarray(self.penalty.zeroing_step(z)) / ratio
+        code, _ = self.codes(np.ones(1))
+        # The penalty alpha^2 Omega(w / alpha) has the threshold alpha * entry(ratio).
+        return np.asarray(z / entries(code, ratio))

@@ -158,6 +158,8 @@ class WorkingSet:
 
     def product(self, places: Integers, coefficients: Floats) -> Floats:
         """``columns[:, places] @ coefficients`` in the order of the folds' rows, the center taken off."""
+        if self.size == 0:
+            return np.zeros((self.design.rows, coefficients.shape[1]))
         spread = np.zeros((self.size, coefficients.shape[1]))
         spread[places] = coefficients
         if self.design.is_sparse:
