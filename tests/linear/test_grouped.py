@@ -15,7 +15,7 @@ from sklearn.linear_model import Lasso as LassoRegressor
 from sklearn.linear_model import LinearRegression, MultiTaskLasso
 
 from obverse.errors import InvalidArgumentError
-from obverse.linear import sparse_path
+from obverse.linear import SparseRegressor, SparseRegressorCV, sparse_path
 from obverse.linear._block_descent import descend_groups
 from obverse.linear._code import encode
 from obverse.linear._grouped import GroupedProblem
@@ -507,3 +507,36 @@ def test_a_constant_target_has_zero_coefficients(target: float) -> None:
     assert solution.index.size == 0
     assert solution.converged
     np.testing.assert_allclose(solution.intercept, target)
+
+
+# ---------------------------------------------------------------------- estimators
+@pytest.mark.parametrize("chooses", [False, True])
+def test_estimators_take_groups_and_several_outputs_together(chooses: bool) -> None:
+    random = np.random.default_rng(27)
+    X, groups = random.normal(size=(120, 12)), [[0, 1], [2, 3, 4], [5, 6]]
+    true = np.zeros((2, 12))
+    true[:, :2] = [[1.0, -2.0], [0.0, 3.0]]
+    y = X @ true.T + 0.1 * random.normal(size=(120, 2))
+    estimator: Any
+    if chooses:
+        estimator = SparseRegressorCV("mcp", width="alpha", groups=groups, rule="1se")
+    else:
+        estimator = SparseRegressor("mcp", 0.3, groups=groups)
+    estimator.fit(X, y)
+    assert estimator.coef_.shape == (2, 12)
+    assert np.flatnonzero(estimator.coef_.any(axis=0)).tolist() == [0, 1]
+    path = sparse_path(X, y, estimator.penalty_, alphas=[estimator.alpha_], width=estimator.width, groups=groups)
+    np.testing.assert_allclose(estimator.coef_, path.coef(0), atol=1e-4)
+
+
+def test_a_path_is_drawn() -> None:
+    X, y, groups = data(28)
+    for target, label in ((y, "coefficient"), (np.stack([y, -y], axis=1), "norm of the coefficients")):
+        path = sparse_path(X, target, "mcp", groups=groups)
+        ax = path.plot(chosen=float(path.alphas[3]), names=[f"feature {j}" for j in range(24)])
+        assert ax.get_ylabel() == label
+        ever = set()
+        for k in range(path.alphas.size):
+            ever |= set(np.flatnonzero(np.atleast_2d(path.coef(k)).any(axis=0)).tolist())
+        assert len(ax.lines) == len(ever) + 2  # the line at zero and the marked alpha
+        assert any(text.get_text().startswith("feature ") for text in ax.texts)

@@ -23,6 +23,7 @@ from ._solution import Solution
 from ._splits import CrossValidation
 from ._stability import selection_frequencies
 from ._terms import Terms
+from ._threads import single_threaded
 
 __all__ = ["SparseChooser"]
 
@@ -47,6 +48,7 @@ class SparseChooser(SparseEstimator):
     cv: Any
     threshold: Any
 
+    @single_threaded
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Choose and fit.
 

@@ -18,6 +18,7 @@ from ._code import makes_zeros
 from ._problem import Problem, make_problem
 from ._solution import Solution
 from ._terms import Terms
+from ._threads import single_threaded
 
 __all__ = ["SparsePath", "assemble", "checked_factor", "checked_weights", "log_alphas", "solve_at", "sparse_path"]
 
@@ -73,7 +74,28 @@ class SparsePath:
         counts = np.diff(self.coefs.indptr) if self.is_sparse else (self.coefs != 0).any(axis=1).sum(axis=1)
         return np.asarray(counts, dtype=np.int64)
 
+    def plot(self, ax: Any = None, *, chosen: float | None = None, names: Any = None) -> Any:
+        """Draw the coefficients against alpha; of several outputs, the norms of the features' coefficients.
 
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            By default those of a new figure.
+        chosen : float, optional
+            An alpha to mark.
+        names : sequence of str, optional
+            Of the features.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
+        from ._plot import plot_path
+
+        return plot_path(self, ax, chosen=chosen, names=names)
+
+
+@single_threaded
 def sparse_path(
     X: Any,
     y: Any,

@@ -31,7 +31,7 @@ class Regression(RegressorMixin, SparseEstimator):  # type: ignore[misc, unused-
 
     @property
     def _several_outputs(self) -> bool:  # type: ignore[override]
-        if self.loss != "squared" or self.groups is not None or getattr(self, "solver", "auto") != "auto":
+        if self.loss != "squared" or getattr(self, "solver", "auto") != "auto":
             return False
         try:
             return all(makes_zeros(penalty_named(one)) for one in _listed(self.penalty))

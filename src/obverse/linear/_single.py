@@ -18,6 +18,7 @@ from ._path import solve_at
 from ._problem import Problem
 from ._solution import Solution
 from ._terms import Terms
+from ._threads import single_threaded
 
 __all__ = ["SOLVERS", "SparseSingle", "with_features"]
 
@@ -39,6 +40,7 @@ class SparseSingle(SparseEstimator):
     solver: Any
     warm_start: Any
 
+    @single_threaded
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit.
 
