@@ -116,6 +116,12 @@ def test_when_paths_end() -> None:
 
 def test_one_standard_error_rule() -> None:
     errors = np.array([5.0, 3.0, 2.2, 2.0, 2.1, np.nan])
-    assert one_standard_error(errors, np.full(6, 0.3)) == 2
-    assert one_standard_error(errors, np.full(6, 1.0)) == 1
-    assert one_standard_error(errors, np.zeros(6)) == 3
+    features = np.arange(6)
+    for error, place in ((0.3, 2), (1.0, 1), (0.0, 3)):
+        assert one_standard_error(errors[None], np.full((1, 6), error), features[None]) == (0, place)
+    # Another shape has fewer features, or as many and a lower error, or is too bad whatever it has.
+    table, counts = np.stack([errors, errors + 0.05]), np.stack([features, features])
+    assert one_standard_error(table, np.full((2, 6), 0.3), counts) == (0, 2)
+    counts[1] = 1
+    assert one_standard_error(table, np.full((2, 6), 0.3), counts) == (1, 2)
+    assert one_standard_error(table, np.full((2, 6), 0.01), counts) == (0, 3)

@@ -116,12 +116,12 @@ def test_masks_and_negative_rows_are_rows() -> None:
     np.testing.assert_allclose(a.cv_errors_, b.cv_errors_)
 
 
-@pytest.mark.parametrize("penalty", ["lasso", "log-sum:epsilon=3"])
+@pytest.mark.parametrize("penalty", ["lasso", "log-sum:epsilon=3", "mcp", "log-sum", "scad", "l0.5", "capped-l1"])
 def test_weights_are_repeated_rows_of_one_fold(penalty: str) -> None:
     X, y = data(n=45)
     counts = np.random.default_rng(2).integers(0, 4, 45)
     groups = np.arange(45) % 3
-    options: Any = {"penalty": "lasso", "n_alphas": 15}
+    options: Any = {"penalty": penalty, "n_alphas": 15}
     split = list(LeaveOneGroupOut().split(X, groups=groups))
     weighted = SparseRegressorCV(cv=split, **options).fit(X, y, sample_weight=counts)
     X2, y2, groups2 = (part.repeat(counts, axis=0) for part in (X, y, groups))
@@ -179,8 +179,7 @@ def test_paths_given_up_were_not_the_best() -> None:
     assert np.isnan(model.cv_errors_).any()
     for shape, alphas in zip(model.shapes_, model.shape_alphas_, strict=True):
         whole = SparseRegressorCV(shape, alphas=alphas).fit(X, y)
-        # Where a fold has two minima that are as good, the whole path may end in the other one.
-        assert np.nanmin(whole.cv_errors_) >= np.nanmin(model.cv_errors_) * 0.97
+        assert np.nanmin(whole.cv_errors_) >= np.nanmin(model.cv_errors_) * (1 - 1e-9)
 
 
 @pytest.mark.parametrize(

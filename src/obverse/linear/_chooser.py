@@ -118,8 +118,7 @@ class SparseChooser(SparseEstimator):
             here = self._limited(replace(terms, penalty=shape))
             alphas = self._grid(problem, here, data)
             # Where the number of features is bounded, the lowest value of another shape may be one of too many.
-            lowest = [float(np.min(errors)) for _, _, _, errors, _ in found]
-            best = min(lowest, default=math.inf) if self.target_features is None else math.inf
+            best = self._needed(found) if self.target_features is None else math.inf
             solutions, errors, spread = self._measured(data, problem, here, alphas, best)
             found.append((here, alphas, solutions, errors, spread))
         width = max(alphas.size for _, alphas, _, _, _ in found)
@@ -133,13 +132,24 @@ class SparseChooser(SparseEstimator):
             self.criterion_values_ = table
         allowed = self._allowed(found, table)
         self.shape_, place = (int(part) for part in np.unravel_index(int(np.nanargmin(allowed)), allowed.shape))
-        here, alphas, solutions, _, _ = found[self.shape_]
         if self.criterion == "cv" and self.rule == "1se":
-            place = one_standard_error(allowed[self.shape_], spreads[self.shape_])
+            features_of = np.zeros(table.shape, np.int64)
+            for row, (_, _, solutions, _, _) in enumerate(found):
+                features_of[row, : len(solutions)] = [solution.index.size for solution in solutions]
+            self.shape_, place = one_standard_error(allowed, spreads, features_of)
+        here, alphas, solutions, _, _ = found[self.shape_]
         self.path_ = assemble(solutions, alphas, features, problem.design.passes)
         self.alphas_ = alphas[: len(solutions)]
         passes = math.ceil(problem.design.passes - before)
         self._store(data, problem.design, here, solutions[place], float(alphas[place]), passes)
+
+    def _needed(self, found: Any) -> float:
+        """The value that another shape must get below to be chosen."""
+        lowest, spread = min(
+            ((float(errors.min()), float(spread[errors.argmin()])) for _, _, _, errors, spread in found),
+            default=(math.inf, 0.0),
+        )
+        return lowest + spread if self.criterion == "cv" and self.rule == "1se" else lowest
 
     def _limited(self, terms: Terms) -> Terms:
         """Folds may have some more features than are wanted in the end."""

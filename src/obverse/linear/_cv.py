@@ -33,7 +33,8 @@ class SparseRegressorCV(Regression, SparseChooser):
         rows, without folds; or features selected on at least ``threshold`` of 50 halves of the rows, fitted without a
         penalty.
     rule : {"min", "1se"}
-        With "cv": the lowest held-out loss, or the largest alpha within one standard error of it.
+        With "cv": the lowest held-out loss, or the fewest features within one standard error of it: of each shape the
+        largest alpha that is, and of these shapes the sparsest.
     cv : int, splitter or iterable of (train, test), optional
         By default 5 folds without shuffling. Drawn once for each fit. Repeated rows may fall into different
         folds, where one row with a weight is in one.
@@ -183,7 +184,8 @@ class SparseClassifierCV(Classification, SparseChooser):
         rows, without folds; or features selected on at least ``threshold`` of 50 halves of the rows, fitted without a
         penalty.
     rule : {"min", "1se"}
-        With "cv": the lowest held-out loss, or the largest alpha within one standard error of it.
+        With "cv": the lowest held-out loss, or the fewest features within one standard error of it: of each shape the
+        largest alpha that is, and of these shapes the sparsest.
     cv : int, splitter or iterable of (train, test), optional
         By default 5 folds, each with the same shares of the classes, without shuffling. Drawn once for each fit.
         Repeated rows may fall into different folds, where one row with a weight is in one.

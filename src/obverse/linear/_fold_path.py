@@ -65,9 +65,10 @@ class FoldPath:
     and products are shared.
     """
 
-    def __init__(self, problem: SquaredProblem, number: int, terms: Terms, unit: Floats) -> None:
+    def __init__(self, problem: SquaredProblem, number: int, terms: Terms) -> None:
         self.problem, self.number, self.terms = problem, number, terms
         self.design, self.store = problem.design, problem.store
+        self.spread, unit = problem.training.spread(number), problem.training.units(number, terms, problem.y_scale)
         self.unit_of_all = unit
         self.rows, self.total = problem.folds.slices[number], float(problem.totals[number])
         self.inside = np.zeros(self.design.columns, np.bool_)
@@ -84,11 +85,11 @@ class FoldPath:
         # Taken without the scale of y, whose square may leave the range of a double.
         relative = unit / problem.y_scale
         with np.errstate(all="ignore"):
-            gram = np.where(self.design.spread > 0, self.design.spread, 1.0)
+            gram = np.where(self.spread > 0, self.spread, 1.0)
             self.ratio_of_all = terms.factor * relative / gram * relative
         self.ratios = self._spanned_ratios()
         self._marked = np.zeros(self.design.columns, np.bool_)
-        self._admit(np.flatnonzero((terms.factor == 0) & (self.design.spread > 0)))
+        self._admit(np.flatnonzero((terms.factor == 0) & (self.spread > 0)))
 
     @property
     def size(self) -> int:
@@ -184,7 +185,7 @@ class FoldPath:
         distances = np.sqrt(self.store.weights @ (rest * rest)) / self.total
         needed = np.zeros(columns, np.bool_)
         reach(
-            self.gradient, after, shares, distances, self.design.spread, self.ratio_of_all, self.unit_of_all,
+            self.gradient, after, shares, distances, self.spread, self.ratio_of_all, self.unit_of_all,
             self.terms.positive, self.inside, self.ratios, bounds, gradients, needed,
         )  # fmt: skip
         index = np.flatnonzero(needed)
@@ -194,7 +195,7 @@ class FoldPath:
     # ------------------------------------------------------------------ the working set
     def _spanned_ratios(self) -> Floats:
         """Ratios of step and alpha that span those of the columns, ascending."""
-        usable = (self.design.spread > 0) & (self.terms.factor > 0) & (self.ratio_of_all > 0)
+        usable = (self.spread > 0) & (self.terms.factor > 0) & (self.ratio_of_all > 0)
         if not usable.any():
             return np.ones(1)
         ratio = self.ratio_of_all[usable]
@@ -215,7 +216,7 @@ class FoldPath:
                 stretch.code_at(b),
                 strength,
                 gradient,
-                self.design.spread,
+                self.spread,
                 self.terms.factor,
                 self.unit_of_all,
                 self.terms.positive,

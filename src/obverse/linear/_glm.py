@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,11 @@ from . import _losses
 from ._column_store import ColumnStore
 from ._design import Design
 from ._losses import HUBER, LOGISTIC, LOSS_KINDS, POISSON
-from ._newton_path import fold_spreads, largest_alpha, solve_folds
+from ._newton_path import largest_alpha, solve_folds
 from ._prox_newton import Point, Snapshot
 from ._solution import Solution
 from ._terms import Terms
+from ._training import TrainingColumns
 from ._working_set import Folds
 
 __all__ = ["GlmProblem"]
@@ -81,8 +83,7 @@ class _WeightedGram:
         self.gram[old : self.size, :old] = fresh[:old].T
         self.gram[old : self.size, old : self.size] = fresh[old:]
         # A column that only varies where the loss is flat has but rounding here.
-        feature = coordinates
-        size = self.store.design.spread[feature] + self.store.design.center[feature] ** 2
+        size = self.row.sizes(coordinates)
         flat = old + np.flatnonzero(np.diagonal(fresh[old:]) <= 1e-14 * self.sum_h * size)
         self.gram[flat, :] = 0.0
         self.gram[:, flat] = 0.0
@@ -117,10 +118,18 @@ class _RowLoss:
     outputs = 1
 
     def __init__(
-        self, store: ColumnStore, kind: int, y: Floats, weights: Floats, delta: float, *, fit_intercept: bool
+        self,
+        store: ColumnStore,
+        kind: int,
+        y: Floats,
+        weights: Floats,
+        delta: float,
+        sizes: Callable[[Integers], Floats],
+        *,
+        fit_intercept: bool,
     ) -> None:
         self.store, self.kind, self.y, self.s, self.delta = store, kind, y, weights, delta
-        self.fit_intercept = fit_intercept
+        self.sizes, self.fit_intercept = sizes, fit_intercept
         self.levels = _STEEPENINGS if kind == POISSON else 1
 
     def evaluate(self, predictor: Floats) -> Point:
@@ -216,7 +225,7 @@ class GlmProblem:
     ) -> None:
         self.design, self.folds, self.fit_intercept = design, folds, fit_intercept
         self.kind = LOSS_KINDS[loss]
-        self.store = ColumnStore(design)
+        self.store, self.training = ColumnStore(design), TrainingColumns(design, folds)
         self.loss_scale = self.coef_scale = 1.0
         self.null, self.shift, self.delta = np.zeros(design.rows), 0.0, 1.0
         if self.kind == HUBER:
@@ -235,36 +244,21 @@ class GlmProblem:
             if not fit_intercept:
                 self.null = np.full(design.rows, -self.shift)
         self.y = np.ascontiguousarray(y, dtype=np.float64)
-        self._spreads: list[Floats] | None = None
         self.losses = []
-        for held in folds.held:
+        for number, held in enumerate(folds.held):
             weights = design.weights.copy()
             weights[held] = 0.0
             total = float(weights.sum())
             weights /= total if total > 0 else 1.0
+            sizes = partial(self.training.sizes, number)
             self.losses.append(
-                _RowLoss(self.store, self.kind, self.y, weights, self.delta, fit_intercept=fit_intercept)
+                _RowLoss(self.store, self.kind, self.y, weights, self.delta, sizes, fit_intercept=fit_intercept)
             )
-
-    def spread_of(self, number: int) -> Floats:
-        """Mean squares of the columns over the rows that a fold is trained on, (p,)."""
-        if self._spreads is None:
-            weights = [row.s for row in self.losses]
-            self._spreads = fold_spreads(self.design, self.folds, weights, centered=self.fit_intercept)
-        return self._spreads[number]
 
     @property
     def objective_scale(self) -> tuple[float, float]:
         """Two factors that bring a scaled loss to the unit of the objective."""
         return (self.coef_scale, self.coef_scale) if self.kind == HUBER else (self.loss_scale, 1.0)
-
-    def units(self, terms: Terms) -> Floats:
-        """What scaled coefficients are multiplied by to give those that the penalty sees."""
-        unit = np.full(self.design.columns, self.coef_scale)
-        if terms.standardize:
-            return unit * np.sqrt(self.design.spread)
-        with np.errstate(over="ignore", under="ignore"):
-            return unit / self.design.scale
 
     def largest_alpha(self, terms: Terms) -> float:
         """Smallest alpha at which all penalized coefficients of the problem that holds nothing out are zero."""
@@ -296,7 +290,8 @@ class GlmProblem:
             # Sparse columns are not centered in the predictor.
             center = 0.0 if self.design.is_sparse else float(self.design.center[index] @ values)
             intercept = self.coef_scale * (float(snapshot.offset) + self.shift - center)
-        omega = terms.value(np.abs(values) * self.units(terms)[index], terms.factor[index], alpha)
+        unit = self.training.units(number, terms, self.coef_scale)[index]
+        omega = terms.value(np.abs(values) * unit, terms.factor[index], alpha)
         return Solution(
             index=index,
             coef=values * self.coef_scale / self.design.scale[index],

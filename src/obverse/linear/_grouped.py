@@ -21,10 +21,8 @@ __all__ = ["GroupedProblem"]
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
-# Columns whose mean squares are taken at a time, and groups whose blocks are.
-_COLUMNS, _BLOCKS = 256, 16
-# Share of a column's mean square that counts as variation within a fold.
-_VARIES = 1e-12
+# Groups whose blocks are looked at together.
+_BLOCKS = 16
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,6 @@ class GroupedProblem(SquaredRows):
         self.several = y.ndim == 2
         super().__init__(design, y if self.several else y[:, None], folds, fit_intercept=fit_intercept)
         self.partition = _Partition.of(groups, design.columns)
-        self._spreads: list[Floats] | None = None
         nothing = np.zeros((design.rows, self.outputs))
         self.start = [
             self.gradients(self.residuals(nothing, number)[0], number)[..., 0] for number in range(folds.count)
@@ -99,36 +96,11 @@ class GroupedProblem(SquaredRows):
         product /= self.totals[number]
         return np.moveaxis(product.reshape(self.design.columns, -1, self.outputs), 1, 2)
 
-    # ------------------------------------------------------------------ units
-    def spread(self, number: int) -> Floats:
-        """Mean square of every column over the rows that a fold trains on, 0 where it does not vary there."""
-        if self.folds.is_trivial:
-            return self.design.spread
-        if self._spreads is None:
-            self._spreads = self._fold_spreads()
-        return self._spreads[number]
-
-    def _fold_spreads(self) -> list[Floats]:
-        sums = np.zeros((2, self.folds.count, self.design.columns))
-        for first in range(0, self.design.columns, _COLUMNS):
-            index = np.arange(first, min(first + _COLUMNS, self.design.columns))
-            block = self.design.dense(index)[self.folds.order]
-            for number, rows in enumerate(self.folds.slices):
-                sums[0, number, index] = self.store.weights[rows] @ block[rows]
-                sums[1, number, index] = self.store.weights[rows] @ block[rows] ** 2
-        result = []
-        for number, total in enumerate(self.totals):
-            spread = (self.design.spread - sums[1, number]) / total
-            if self.fit_intercept:
-                spread -= (sums[0, number] / total) ** 2
-            result.append(np.where(spread > _VARIES * self.design.spread, spread, 0.0))
-        return result
-
     def layout(self, number: int, terms: Terms) -> Layout:
         """The groups as one fold sees them; columns that do not vary there are left out."""
-        spread, owner = self.spread(number), self.partition.owner
+        spread, owner = self.training.spread(number), self.partition.owner
+        unit = self.training.units(number, terms, self.y_scale)
         with np.errstate(over="ignore", under="ignore"):
-            unit = self.y_scale * np.sqrt(spread) if terms.standardize else self.y_scale / self.design.scale
             order = self.partition.order
             members = order[(spread[order] > 0) & (unit[order] > 0)]
             if members.size == 0:

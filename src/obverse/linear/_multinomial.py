@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ from numba import njit
 
 from ._column_store import ColumnStore
 from ._design import Design
-from ._newton_path import fold_spreads, largest_alpha, solve_folds
+from ._newton_path import largest_alpha, solve_folds
 from ._prox_newton import Point, Snapshot
 from ._solution import Solution
 from ._terms import Terms
+from ._training import TrainingColumns
 from ._working_set import Folds
 
 __all__ = ["MultinomialProblem"]
@@ -103,8 +105,8 @@ class _SoftmaxGram:
         grown[:, old:] = fresh
         grown[old:, :old] = fresh[:old].T
         # A column that only varies where the loss is flat has but rounding here.
-        spread = loss.store.design.spread[coordinates // loss.outputs]
-        flat = old + np.flatnonzero(np.diagonal(grown)[old:] <= 1e-14 * spread * self._own.sum(axis=0)[classes])
+        least = 1e-14 * loss.sizes(coordinates // loss.outputs) * self._own.sum(axis=0)[classes]
+        flat = old + np.flatnonzero(np.diagonal(grown)[old:] <= least)
         grown[flat, :] = 0.0
         grown[:, flat] = 0.0
         self.gram = grown
@@ -123,10 +125,17 @@ class _SoftmaxLoss:
     levels = 1
 
     def __init__(
-        self, store: ColumnStore, labels: Integers, weights: Floats, classes: int, *, fit_intercept: bool
+        self,
+        store: ColumnStore,
+        labels: Integers,
+        weights: Floats,
+        classes: int,
+        sizes: Callable[[Integers], Floats],
+        *,
+        fit_intercept: bool,
     ) -> None:
         self.store, self.labels, self.s, self.outputs = store, labels, weights, classes
-        self.fit_intercept = fit_intercept
+        self.sizes, self.fit_intercept = sizes, fit_intercept
         self.present = np.isin(np.arange(classes), labels[weights > 0])
 
     def evaluate(self, predictor: Floats) -> Point:
@@ -225,36 +234,23 @@ class MultinomialProblem:
         self.design, self.folds, self.fit_intercept = design, folds, fit_intercept
         self.labels = np.asarray(y).astype(np.int64)
         self.outputs = int(self.labels.max()) + 1
-        self.store = ColumnStore(design)
-        self.null = np.zeros((design.rows, self.outputs))
+        self.store, self.training = ColumnStore(design), TrainingColumns(design, folds)
+        self.null, self.coef_scale = np.zeros((design.rows, self.outputs)), 1.0
         self.losses = []
-        self._spreads: list[Floats] | None = None
-        for held in folds.held:
+        for number, held in enumerate(folds.held):
             weights = design.weights.copy()
             weights[held] = 0.0
             total = float(weights.sum())
             weights /= total if total > 0 else 1.0
-            loss = _SoftmaxLoss(self.store, self.labels, weights, self.outputs, fit_intercept=fit_intercept)
-            self.losses.append(loss)
+            sizes = partial(self.training.sizes, number)
+            self.losses.append(
+                _SoftmaxLoss(self.store, self.labels, weights, self.outputs, sizes, fit_intercept=fit_intercept)
+            )
 
     @property
     def objective_scale(self) -> tuple[float, float]:
         """Two factors that bring a scaled loss to the unit of the objective."""
         return 1.0, 1.0
-
-    def spread_of(self, number: int) -> Floats:
-        """Mean squares of the columns over the rows that a fold is trained on, (p,)."""
-        if self._spreads is None:
-            weights = [loss.s for loss in self.losses]
-            self._spreads = fold_spreads(self.design, self.folds, weights, centered=self.fit_intercept)
-        return self._spreads[number]
-
-    def units(self, terms: Terms) -> Floats:
-        """What scaled coefficients are multiplied by to give those that the penalty sees."""
-        if terms.standardize:
-            return np.sqrt(self.design.spread)
-        with np.errstate(over="ignore", under="ignore"):
-            return 1 / self.design.scale
 
     def largest_alpha(self, terms: Terms) -> float:
         """Smallest alpha at which all penalized coefficients of the problem that holds nothing out are zero."""
@@ -286,7 +282,7 @@ class MultinomialProblem:
             center = np.zeros(self.outputs) if self.design.is_sparse else self.design.center[index] @ values
             intercept = snapshot.offset - center
             intercept = intercept - intercept.mean()
-        penalized = np.abs(values) * self.units(terms)[index][:, None]
+        penalized = np.abs(values) * self.training.units(number, terms)[index][:, None]
         factor = np.repeat(terms.factor[index], self.outputs)
         return Solution(
             index=index,

@@ -15,9 +15,10 @@ from ._prox_newton import Point, ProxNewton, Snapshot
 from ._scalar import Code, entries, slope
 from ._solution import Solution
 from ._terms import Terms
+from ._training import TrainingColumns
 from ._working_set import Folds
 
-__all__ = ["NewtonProblem", "fold_spreads", "largest_alpha", "solve_folds"]
+__all__ = ["NewtonProblem", "largest_alpha", "solve_folds"]
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -33,33 +34,21 @@ _ROUNDS = 60
 _NONE = np.zeros(1)
 
 
-def fold_spreads(design: Design, folds: Folds, weights: list[Floats], *, centered: bool) -> list[Floats]:
-    """Mean squares of the columns for every fold: those of all rows, and where rows are held out, of the others."""
-    return [
-        design.spread if held.size == 0 else Design(design.X, fold, centered=centered).spread
-        for held, fold in zip(folds.held, weights, strict=True)
-    ]
-
-
 class NewtonProblem(Protocol):
     """What a path needs to know of a problem."""
 
     design: Design
     folds: Folds
+    training: TrainingColumns
     store: ColumnStore
     outputs: int
     losses: Any  # one likelihood for each fold
     null: Floats  # predictor of zero coefficients without intercepts
+    coef_scale: float  # of coefficients, in powers of two
 
     @property
     def objective_scale(self) -> tuple[float, float]:
         """Two factors that bring a scaled loss to the unit of the objective."""
-
-    def units(self, terms: Terms) -> Floats:
-        """What scaled coefficients are multiplied by to give those that the penalty sees, (p,)."""
-
-    def spread_of(self, number: int) -> Floats:
-        """Mean squares of the columns over the rows that a fold is trained on, (p,)."""
 
     def solution(
         self, number: int, coordinates: Integers, snapshot: Snapshot, alpha: float, converged: bool, terms: Terms
@@ -74,10 +63,9 @@ class _FoldPath:
         self.problem, self.number, self.terms = problem, number, terms
         self.loss = problem.losses[number]
         outputs = problem.outputs
-        self.unit = np.repeat(problem.units(terms), outputs)
+        self.unit = np.repeat(problem.training.units(number, terms, problem.coef_scale), outputs)
         self.factor = np.repeat(terms.factor, outputs)
-        spread = problem.spread_of(number) if terms.penalty.curvature_limit < np.inf else problem.design.spread
-        self.spread = np.repeat(spread, outputs)
+        self.spread = np.repeat(problem.training.spread(number), outputs)
         self.newton = ProxNewton(self.loss, terms, self.unit, self.factor, self.spread)
         usable = (self.spread > 0) & (self.factor > 0) & (self.unit > 0)
         ratio = np.log(self.factor[usable]) + 2 * np.log(self.unit[usable]) - np.log(self.spread[usable])

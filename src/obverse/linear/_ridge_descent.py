@@ -12,7 +12,7 @@ from ._descent import certify
 from ._ridge_bound import RidgeBound
 from ._solution import Solution
 from ._terms import Terms
-from ._tikhonov import forward, mean_squares
+from ._tikhonov import forward
 
 if TYPE_CHECKING:
     from ._reweighted import ReweightedProblem
@@ -96,7 +96,7 @@ class RidgeDescent:
         self.rows = self.problem.weights * self.loss.derivative(self.fitted)
         self.c = self.problem.weights * self.loss.curvature(self.fitted)
         self.g = -self.design.correlate(self.rows)
-        self.gram = self.design.spread if self.loss.is_quadratic else mean_squares(self.design, self.c)
+        self.gram = self.design.spread if self.loss.is_quadratic else self.design.squares(self.c)
 
     def violations(self) -> tuple[float, float]:
         """Largest on the support, the intercept included, and largest at zeros."""

@@ -47,10 +47,26 @@ def cannot_reach(values: Floats, count: int, best: float) -> bool:
     return slows and values[-1] - max(recent, 0.0) / _PACE * (count - values.size) > best
 
 
-def one_standard_error(errors: Floats, standard_errors: Floats) -> int:
-    """Place of the largest alpha whose error is within one standard error of the lowest; alphas descend."""
-    best = int(np.nanargmin(errors))
-    return int(np.argmax(errors[: best + 1] <= errors[best] + standard_errors[best]))
+def one_standard_error(errors: Floats, standard_errors: Floats, features: npt.NDArray[np.int64]) -> tuple[int, int]:
+    """Row and column of the sparsest solution within one standard error of the lowest of all.
+
+    Parameters
+    ----------
+    errors, standard_errors : arrays of shape (k, n)
+        Of the alphas of each shape, descending; NaN where there is none.
+    features : integer array of shape (k, n)
+
+    Notes
+    -----
+    Of each shape its largest alpha within the limit; of these the one with the fewest features, and then with the
+    lowest error. The alphas of different shapes cannot be compared.
+    """
+    best = np.unravel_index(int(np.nanargmin(errors)), errors.shape)
+    within = errors <= errors[best] + standard_errors[best]
+    rows = np.flatnonzero(within.any(axis=1))
+    columns = within[rows].argmax(axis=1)
+    first = np.lexsort((errors[rows, columns], features[rows, columns]))[0]
+    return int(rows[first]), int(columns[first])
 
 
 def log_likelihoods(data: Data, path: SparsePath) -> Floats:

@@ -38,18 +38,11 @@ class SquaredProblem(SquaredRows):
         weighted = np.concatenate([self.weighted(part, number) for number, part in enumerate(starts)], axis=1)
         self.start = design.correlate(weighted) / self.totals
 
-    def units(self, terms: Terms) -> Floats:
-        """What scaled coefficients are multiplied by to give those that the penalty sees."""
-        unit = np.full(self.design.columns, self.y_scale)
-        if terms.standardize:
-            return unit * np.sqrt(self.design.spread)
-        with np.errstate(over="ignore", under="ignore"):
-            return unit / self.design.scale
-
     def largest_alpha(self, terms: Terms) -> float:
         """Smallest alpha at which all penalized coefficients of the problem that holds nothing out are zero."""
-        gram, unit = self.design.spread, self.units(terms)
-        gradient = self.start[:, -1]
+        last = self.folds.count - 1
+        gram, unit = self.training.spread(last), self.training.units(last, terms, self.y_scale)
+        gradient = self.start[:, last]
         usable = (gram > 0) & (terms.factor > 0) & ((gradient > 0) if terms.positive else (gradient != 0)) & (unit > 0)
         if not usable.any():
             return 0.0
@@ -59,4 +52,4 @@ class SquaredProblem(SquaredRows):
 
     def path(self, number: int, terms: Terms) -> FoldPath:
         """The path of a fold."""
-        return FoldPath(self, number, terms, self.units(terms))
+        return FoldPath(self, number, terms)

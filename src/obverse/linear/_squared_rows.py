@@ -13,6 +13,7 @@ from ._design import Design
 from ._fold_path import Stretch
 from ._solution import Solution
 from ._terms import Terms
+from ._training import TrainingColumns
 from ._working_set import Folds, WorkingSet
 
 __all__ = ["ABOVE", "SquaredRows"]
@@ -38,6 +39,7 @@ class SquaredRows:
 
     def __init__(self, design: Design, y: Floats, folds: Folds, *, fit_intercept: bool) -> None:
         self.design, self.folds, self.fit_intercept = design, folds, fit_intercept
+        self.training = TrainingColumns(design, folds)
         self.store = WorkingSet(design, folds, design.weights, centered=fit_intercept)
         size = float(np.abs(y).max(initial=0.0))
         # A power of two, so that dividing rounds nothing.

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from ._design import Design
 
-__all__ = ["Tikhonov", "forward", "mean_squares"]
+__all__ = ["Tikhonov", "forward"]
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -30,27 +30,6 @@ def forward(design: Design, index: Integers, v: Floats) -> Floats:
         product = design.X[:, index] @ (v / design.scale[index])
     result: Floats = np.asarray(product, dtype=np.float64) - float(design.center[index] @ v)
     return result
-
-
-def mean_squares(design: Design, c: Floats) -> Floats:
-    """``sum_i c_i x_ij^2`` of every column, about its mean under the same weights where columns are centered."""
-    result = np.empty(design.columns)
-    centered = bool(design.center.any())
-    total = float(c.sum())
-    for start in range(0, design.columns, _BLOCK):
-        index = np.arange(start, min(start + _BLOCK, design.columns))
-        if design.is_sparse:
-            block: Any = sp.csc_array(design.X[:, index], dtype=np.float64)
-            block = block.multiply(1 / design.scale[index]).tocsc()
-            sums, squares = np.asarray(block.T @ c), np.asarray(block.multiply(block).T @ c)
-            mean = design.center[index]
-            squares = squares - 2 * mean * sums + mean**2 * total
-            sums = sums - mean * total
-        else:
-            dense = design.dense(index)
-            sums, squares = c @ dense, c @ dense**2
-        result[index] = squares - sums**2 / total if centered and total > 0 else squares
-    return np.maximum(result, 0.0)
 
 
 class Tikhonov:
