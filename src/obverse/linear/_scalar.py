@@ -154,15 +154,28 @@ def _largest_root(code: Code, z: float, t: float) -> float:
 
 @njit(cache=True)
 def _smallest_root(code: Code, z: float, t: float, above: float) -> float:
-    """Smallest such x, at most ``above``: the same map rises to it from below."""
-    x = 1e-9 * z
+    """Smallest such x, at most ``above``: the same map rises to it from below, and Newton's step, which does not pass
+    it where the slope is concave, is quicker.
+    """
+    x, safe, beyond = 1e-9 * z, 0.0, above
     for _ in range(4 * _ROOT_STEPS):
-        s, _ = _unit_slope(code, x)
-        following = z / (1 + t * s / x)
-        if following >= above:
-            return above
-        if abs(following - x) <= 4e-16 * z:
-            return float(following)
+        s, bend = _unit_slope(code, x)
+        excess = x + t * s - z
+        if abs(excess) <= 4e-16 * z:
+            return x
+        if excess < 0:
+            safe = z / (1 + t * s / x)
+        else:
+            beyond = x
+        if safe >= beyond:
+            return beyond
+        steepness = 1 + t * bend
+        following = max(x - excess / steepness, safe) if steepness > 1e-9 else safe
+        if following >= beyond:
+            # Above is not known to lie past the first crossing only: up to there the map alone is sure.
+            following = (safe + beyond) / 2 if beyond < above else safe
+        if abs(following - x) <= 2e-16 * z:
+            return following
         x = following
     return x
 
