@@ -74,7 +74,7 @@ def _tabulated(penalty: Penalty) -> _scalar.Code:
         for coordinate in (part.first, part.bits, part.low, part.high, *part.powers)
     ]
     parameters = np.array([0.0, 0.0, 1.0, 1.0, table.slope_at_zero, table.curvature_limit])
-    rows = [np.ascontiguousarray(part.rows, dtype=np.float64) for part in (slopes, values)]
+    rows = [np.ascontiguousarray(part.rows.T, dtype=np.float64) for part in (slopes, values)]
     breaks = np.asarray(slopes.breaks, dtype=np.float64)
     return (_scalar.TABLE, parameters, rows[0], rows[1], breaks, np.array(grid, dtype=np.float64))
 

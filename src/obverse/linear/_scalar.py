@@ -27,7 +27,7 @@ CODES = {
     "empirical-bayes": EMPIRICAL_BAYES,
 }
 
-# kind, parameters (a, b, width, height), rows of slope and of value, breaks, (first, bits, low, high, powers ...)
+# kind, parameters (a, b, width, height, ...), one row for every piece of slope and value, breaks, (first, bits, low, high, powers ...)
 Code = tuple[int, Any, Any, Any, Any, Any]
 ABSENT = np.zeros((1, 1))
 
@@ -36,26 +36,28 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @njit(cache=True)
-def _piece(rows: Any, breaks: Any, grid: Any, w: float) -> tuple[float, float]:
-    """A piecewise polynomial and its derivative at ``w``, continued by power laws; see `penalties._piecewise`."""
-    low, high = grid[2], grid[3]
+def _piece(rows: Any, breaks: Any, grid: Any, at: int, w: float) -> tuple[float, float]:
+    """A piecewise polynomial and its derivative at ``w``, continued by power laws; see `penalties._piecewise`.
+
+    Its grid stands in ``grid`` from ``at`` on.
+    """
+    low, high = grid[at + 2], grid[at + 3]
     inside = min(max(w, low), high * (1 - 2.0**-53))
-    mantissa, exponent = math.frexp(inside)
-    bits = int(grid[1])
-    place = (2 * mantissa - 1) * 2.0**bits
-    segment = int(place)
-    number = (exponent - 1) * 2**bits + segment - int(grid[0]) + 1
+    bits = np.int64(grid[at + 1])
+    word = np.float64(inside).view(np.int64)
+    within = word & ((np.int64(1) << (52 - bits)) - 1)
+    number = (word >> (52 - bits)) - (np.int64(1023) << bits) - np.int64(grid[at]) + 1
     for k in range(breaks.size):
         number += inside >= breaks[k]
-    x = 2 * (place - segment) - 1
+    x = math.ldexp(float(within), bits - 51) - 1
+    row = rows[number]
     result, rise = 0.0, 0.0
-    for k in range(rows.shape[0] - 1, -1, -1):
+    for k in range(row.size - 1, -1, -1):
         rise = rise * x + result
-        result = result * x + rows[k, number]
-    width = 2.0 ** (exponent - 1 - bits)
-    rise = rise * 2 / width
+        result = result * x + row[k]
+    rise = math.ldexp(rise, 1024 + bits - (word >> 52))
     if w < low or w >= high:
-        power = grid[4] if w < low else grid[5]
+        power = grid[at + 4] if w < low else grid[at + 5]
         if w <= 0:
             return (result if power == 0 else (0.0 if power > 0 else math.inf)), 0.0
         result = result * (w / inside) ** power
@@ -91,7 +93,7 @@ def _unit_slope(code: Code, w: float) -> tuple[float, float]:
     if kind == EMPIRICAL_BAYES:
         root = math.sqrt(w * w + 4)
         return 2 / (root + w), (w / root - 1) / 2
-    s, bend = _piece(slopes, breaks, grid[:6], w)
+    s, bend = _piece(slopes, breaks, grid, 0, w)
     return max(s, 0.0), bend
 
 
@@ -118,7 +120,7 @@ def _unit_value(code: Code, w: float) -> float:
         return 1.0 if w > 0 else 0.0
     if kind == EMPIRICAL_BAYES:
         return w / (w + math.sqrt(w * w + 4)) + math.asinh(w / 2)
-    return _piece(values, breaks, grid[6:], w)[0] if w > 0 else 0.0
+    return _piece(values, breaks, grid, 6, w)[0] if w > 0 else 0.0
 
 
 @njit(cache=True)
@@ -279,19 +281,21 @@ def _unit_entry(code: Code, t: float) -> float:
     at_zero = parameters[4]
     if t <= parameters[5]:
         return float(t * at_zero)
-    # Past the curvature limit the operator jumps: bisection on whether it moves z.
-    high = t * at_zero if at_zero < math.inf else 1.0
-    if at_zero == math.inf:
-        while _unit_prox(code, high, t) == 0:
-            high *= 2
-    low = 0.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        if _unit_prox(code, middle, t) == 0:
-            low = middle
-        else:
-            high = middle
-    return low
+    # Past the curvature limit the operator jumps: Dinkelbach's method for the least ratio, which falls to it.
+    z = t * at_zero if at_zero < math.inf else 1.0
+    x = _unit_prox(code, z, t)
+    while at_zero == math.inf and x == 0:
+        z *= 2
+        x = _unit_prox(code, z, t)
+    for _ in range(_ROOT_STEPS):
+        if x == 0:
+            break
+        lower = x / 2 + t * _unit_value(code, x) / x
+        if not lower < z * (1 - 1e-15):
+            break
+        z = lower
+        x = _unit_prox(code, z, t)
+    return z
 
 
 @njit(cache=True)
