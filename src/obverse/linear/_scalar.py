@@ -48,7 +48,7 @@ def _piece(rows: Any, breaks: Any, grid: Any, at: int, w: float) -> tuple[float,
     """
     low, high = grid[at + 2], grid[at + 3]
     inside = min(max(w, low), high * (1 - 2.0**-53))
-    bits = np.int64(grid[at + 1])
+    bits = int(grid[at + 1])
     word = np.float64(inside).view(np.int64)
     within = word & ((np.int64(1) << (52 - bits)) - 1)
     number = (word >> (52 - bits)) - (np.int64(1023) << bits) - np.int64(grid[at]) + 1
@@ -60,7 +60,7 @@ def _piece(rows: Any, breaks: Any, grid: Any, at: int, w: float) -> tuple[float,
     for k in range(row.size - 1, -1, -1):
         rise = rise * x + result
         result = result * x + row[k]
-    rise = math.ldexp(rise, 1024 + bits - (word >> 52))
+    rise = math.ldexp(rise, 1024 + bits - int(word >> 52))
     if w < low or w >= high:
         power = grid[at + 4] if w < low else grid[at + 5]
         if w <= 0:
@@ -133,9 +133,10 @@ def _largest_root(code: Code, z: float, t: float) -> float:
     """Largest x with x + t slope(x) = z, 0 where there is none.
 
     The map x <- z / (1 + t slope(x)/x) falls to it, because slope(x)/x is nonincreasing; Newton's step is taken where
-    it lies between that map and a point known to be beyond.
+    it lies between that map and a point known to be beyond, which 0 is where t slope(0) is below z.
     """
-    x, safe, beyond, known = z, z, 0.0, False
+    x, safe, beyond = z, z, 0.0
+    known = t * code[1][4] < z
     for _ in range(_ROOT_STEPS):
         s, bend = _unit_slope(code, x)
         excess = x + t * s - z
@@ -164,7 +165,7 @@ def _smallest_root(code: Code, z: float, t: float, above: float) -> float:
     """Smallest such x, at most ``above``: the same map rises to it from below, and Newton's step, which does not pass
     it where the slope is concave, is quicker.
     """
-    x, safe, beyond = 1e-9 * z, 0.0, above
+    x, safe, beyond = min(1e-9 * z, above / 2), 0.0, above
     for _ in range(4 * _ROOT_STEPS):
         s, bend = _unit_slope(code, x)
         excess = x + t * s - z
@@ -177,14 +178,14 @@ def _smallest_root(code: Code, z: float, t: float, above: float) -> float:
         if safe >= beyond:
             return beyond
         steepness = 1 + t * bend
-        following = max(x - excess / steepness, safe) if steepness > 1e-9 else safe
-        if following >= beyond:
-            # Above is not known to lie past the first crossing only: up to there the map alone is sure.
+        following = x - excess / steepness if steepness > 1e-9 else safe
+        if not safe < following < beyond:
+            # A point past the root bounds bisection; before one is known, the map alone is sure not to pass it.
             following = (safe + beyond) / 2 if beyond < above else safe
         if abs(following - x) <= 2e-16 * z:
             return following
         x = following
-    return x
+    return above
 
 
 @njit(cache=True)
