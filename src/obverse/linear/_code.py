@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import InvalidArgumentError
 from ..penalties import L0, MCP, SCAD, CappedL1, EmpiricalBayes, Lasso, LogSum, Lp, Penalty
+from ..penalties._piecewise import Piecewise
 from ..penalties._rescaling import Rescaling
 from ..penalties._tabulated import TabulatedPenalty
 from . import _scalar
@@ -27,7 +28,9 @@ def makes_zeros(penalty: Penalty) -> bool:
 def encode(penalty: Penalty) -> _scalar.Code:
     """The code of a penalty; one without a closed form known here is tabulated by its slope.
 
-    Parameters are ``(a, b, width, height, slope at zero, curvature limit)``, the last two in unit width and height.
+    Parameters are ``(a, b, width, height, slope at zero, curvature limit, start of convexity, excess)``, the last four
+    in unit width and height: from where on the slope is convex, and by how much ``x + limit * slope(x)`` is before that
+    larger than at zero.
 
     Raises
     ------
@@ -50,7 +53,7 @@ def encode(penalty: Penalty) -> _scalar.Code:
     if type(penalty) in closed and not (isinstance(penalty, Lp) and penalty.p >= 1):
         kind, a, b, width, limit = closed[type(penalty)](penalty)
         at_zero = math.inf if kind in (_scalar.LP, _scalar.L0) else 1.0
-        return (kind, np.array([a, b, width, 1.0, at_zero, limit]), *_NO_TABLE)
+        return (kind, np.array([a, b, width, 1.0, at_zero, limit, 0.0, 0.0]), *_NO_TABLE)
     if isinstance(penalty, Lp) and penalty.p == 1:
         return encode(Lasso())
     return _tabulated(penalty)
@@ -73,10 +76,30 @@ def _tabulated(penalty: Penalty) -> _scalar.Code:
         for part in (slopes, values)
         for coordinate in (part.first, part.bits, part.low, part.high, *part.powers)
     ]
-    parameters = np.array([0.0, 0.0, 1.0, 1.0, table.slope_at_zero, table.curvature_limit])
-    rows = [np.ascontiguousarray(part.rows, dtype=np.float64) for part in (slopes, values)]
+    at_zero, limit = table.slope_at_zero, table.curvature_limit
+    parameters = np.array([0.0, 0.0, 1.0, 1.0, at_zero, limit, *_convexity(slopes, at_zero, limit)])
+    rows = [np.ascontiguousarray(part.rows.T, dtype=np.float64) for part in (slopes, values)]
     breaks = np.asarray(slopes.breaks, dtype=np.float64)
     return (_scalar.TABLE, parameters, rows[0], rows[1], breaks, np.array(grid, dtype=np.float64))
+
+
+def _convexity(slopes: Piecewise, at_zero: float, limit: float) -> tuple[float, float]:
+    """From where on a slope is convex, and how far ``x + limit * slope(x)`` rises above its start before."""
+    w = np.geomspace(slopes.low, slopes.high * (1 - 1e-12), 1 + 32 * round(math.log2(slopes.high / slopes.low)))
+    slope, bend = slopes(w, np), slopes.derivative(w, np)
+    falls = np.diff(bend) < -1e-7 * np.abs(bend[1:]) - 1e-12 * np.abs(slope[1:] / w[1:])
+    places = np.flatnonzero(falls) + 1
+    start = float(w[places[-1] + 1]) if places.size and places[-1] + 1 < w.size else float(w[0])
+    if places.size and places[-1] + 1 >= w.size:
+        return math.inf, 0.0
+    if slopes.breaks:
+        start = max(start, slopes.breaks[-1])
+    if at_zero == math.inf or limit == math.inf:
+        return start, 0.0
+    before = w <= start
+    if (slope[before] > at_zero * (1 + 1e-9)).any():
+        return math.inf, 0.0
+    return start, max(0.0, float((w + limit * (slope - at_zero))[before].max(initial=0.0)))
 
 
 @lru_cache(maxsize=32)

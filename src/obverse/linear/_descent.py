@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from ._scalar import Code, curvature, entry, prox, slope, value
+from ._scalar import Code, curvature, entry, prox, prox_near, slope, value
 
 __all__ = ["certify", "descend", "descend_block", "reach", "screen"]
 
@@ -40,7 +40,8 @@ def _update(code: Code, j: int, u: float, g: float, gram: float, weight: float, 
         return z if z > 0 or not positive else 0.0
     if z < 0 and positive:
         return 0.0
-    x = prox(code, abs(z) * unit, weight * unit * unit / gram) / unit
+    near = abs(u) * unit if (u > 0) == (z > 0) else 0.0
+    x = prox_near(code, abs(z) * unit, weight * unit * unit / gram, near) / unit
     return x if z >= 0 else -x
 
 
@@ -69,6 +70,10 @@ def _epoch(
             continue
         new = _update(code, j, u[j], g[j], gram[j, j], weight[j], unit[j], positive)
         change = new - u[j]
+        if new == 0 and u[j] == 0:
+            # What sends this z to zero does so with every smaller one.
+            if not positive or g[j] > 0:
+                bound[j] = max(bound[j], abs(g[j]))
         if change != 0:
             largest = max(largest, abs(change) * gram[j, j])
             _move(gram[j], g, k, change)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-__all__ = ["ABSENT", "CODES", "Code", "curvature", "entries", "entry", "prox", "slope", "value"]
+__all__ = ["ABSENT", "CODES", "Code", "curvature", "entries", "entry", "prox", "prox_near", "slope", "value"]
 
 # which closed form; `TABLE` has none
 LASSO, LP, LOG_SUM, MCP, SCAD, CAPPED, L0, EMPIRICAL_BAYES, TABLE = range(9)
@@ -27,35 +27,42 @@ CODES = {
     "empirical-bayes": EMPIRICAL_BAYES,
 }
 
-# kind, parameters (a, b, width, height), rows of slope and of value, breaks, (first, bits, low, high, powers ...)
+# kind, parameters (a, b, width, height, ...), one row for every piece of slope and value, breaks, (first, bits, low, high, powers ...)
 Code = tuple[int, Any, Any, Any, Any, Any]
 ABSENT = np.zeros((1, 1))
 
 _ROOT_STEPS = 100
+# Steps from a point that is nearly right, before the search starts afresh.
+_NEAR_STEPS = 8
+# The error after one more step of Newton's method is about the square of the step, where the slope is not near a fold.
+_LAST_STEP = 1e-9
+_STEEP = 0.05
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @njit(cache=True)
-def _piece(rows: Any, breaks: Any, grid: Any, w: float) -> tuple[float, float]:
-    """A piecewise polynomial and its derivative at ``w``, continued by power laws; see `penalties._piecewise`."""
-    low, high = grid[2], grid[3]
+def _piece(rows: Any, breaks: Any, grid: Any, at: int, w: float) -> tuple[float, float]:
+    """A piecewise polynomial and its derivative at ``w``, continued by power laws; see `penalties._piecewise`.
+
+    Its grid stands in ``grid`` from ``at`` on.
+    """
+    low, high = grid[at + 2], grid[at + 3]
     inside = min(max(w, low), high * (1 - 2.0**-53))
-    mantissa, exponent = math.frexp(inside)
-    bits = int(grid[1])
-    place = (2 * mantissa - 1) * 2.0**bits
-    segment = int(place)
-    number = (exponent - 1) * 2**bits + segment - int(grid[0]) + 1
+    bits = int(grid[at + 1])
+    word = np.float64(inside).view(np.int64)
+    within = word & ((np.int64(1) << (52 - bits)) - 1)
+    number = (word >> (52 - bits)) - (np.int64(1023) << bits) - np.int64(grid[at]) + 1
     for k in range(breaks.size):
         number += inside >= breaks[k]
-    x = 2 * (place - segment) - 1
+    x = math.ldexp(float(within), bits - 51) - 1
+    row = rows[number]
     result, rise = 0.0, 0.0
-    for k in range(rows.shape[0] - 1, -1, -1):
+    for k in range(row.size - 1, -1, -1):
         rise = rise * x + result
-        result = result * x + rows[k, number]
-    width = 2.0 ** (exponent - 1 - bits)
-    rise = rise * 2 / width
+        result = result * x + row[k]
+    rise = math.ldexp(rise, 1024 + bits - int(word >> 52))
     if w < low or w >= high:
-        power = grid[4] if w < low else grid[5]
+        power = grid[at + 4] if w < low else grid[at + 5]
         if w <= 0:
             return (result if power == 0 else (0.0 if power > 0 else math.inf)), 0.0
         result = result * (w / inside) ** power
@@ -91,7 +98,7 @@ def _unit_slope(code: Code, w: float) -> tuple[float, float]:
     if kind == EMPIRICAL_BAYES:
         root = math.sqrt(w * w + 4)
         return 2 / (root + w), (w / root - 1) / 2
-    s, bend = _piece(slopes, breaks, grid[:6], w)
+    s, bend = _piece(slopes, breaks, grid, 0, w)
     return max(s, 0.0), bend
 
 
@@ -118,7 +125,7 @@ def _unit_value(code: Code, w: float) -> float:
         return 1.0 if w > 0 else 0.0
     if kind == EMPIRICAL_BAYES:
         return w / (w + math.sqrt(w * w + 4)) + math.asinh(w / 2)
-    return _piece(values, breaks, grid[6:], w)[0] if w > 0 else 0.0
+    return _piece(values, breaks, grid, 6, w)[0] if w > 0 else 0.0
 
 
 @njit(cache=True)
@@ -126,9 +133,10 @@ def _largest_root(code: Code, z: float, t: float) -> float:
     """Largest x with x + t slope(x) = z, 0 where there is none.
 
     The map x <- z / (1 + t slope(x)/x) falls to it, because slope(x)/x is nonincreasing; Newton's step is taken where
-    it lies between that map and a point known to be beyond.
+    it lies between that map and a point known to be beyond, which 0 is where t slope(0) is below z.
     """
-    x, safe, beyond, known = z, z, 0.0, False
+    x, safe, beyond = z, z, 0.0
+    known = t * code[1][4] < z
     for _ in range(_ROOT_STEPS):
         s, bend = _unit_slope(code, x)
         excess = x + t * s - z
@@ -139,13 +147,13 @@ def _largest_root(code: Code, z: float, t: float) -> float:
         else:
             beyond, known = x, True
         steepness = 1 + t * bend
-        following = x - excess / steepness if steepness > 1e-9 else -1.0
-        following = min(following, safe)
+        following = min(x - excess / steepness, safe) if steepness > 1e-9 else -1.0
+        enough = _LAST_STEP if steepness > _STEEP and following < safe else 2e-16
         if following < beyond or steepness <= 1e-9:
-            following = (safe + beyond) / 2 if known else safe
+            following, enough = (safe + beyond) / 2 if known else safe, 2e-16
         if following <= 1e-300 * z or following <= 0:
             return 0.0
-        if abs(following - x) <= 2e-16 * z:
+        if abs(following - x) <= enough * z:
             x = following
             break
         x = following
@@ -154,17 +162,30 @@ def _largest_root(code: Code, z: float, t: float) -> float:
 
 @njit(cache=True)
 def _smallest_root(code: Code, z: float, t: float, above: float) -> float:
-    """Smallest such x, at most ``above``: the same map rises to it from below."""
-    x = 1e-9 * z
+    """Smallest such x, at most ``above``: the same map rises to it from below, and Newton's step, which does not pass
+    it where the slope is concave, is quicker.
+    """
+    x, safe, beyond = min(1e-9 * z, above / 2), 0.0, above
     for _ in range(4 * _ROOT_STEPS):
-        s, _ = _unit_slope(code, x)
-        following = z / (1 + t * s / x)
-        if following >= above:
-            return above
-        if abs(following - x) <= 4e-16 * z:
-            return float(following)
+        s, bend = _unit_slope(code, x)
+        excess = x + t * s - z
+        if abs(excess) <= 4e-16 * z:
+            return x
+        if excess < 0:
+            safe = z / (1 + t * s / x)
+        else:
+            beyond = x
+        if safe >= beyond:
+            return beyond
+        steepness = 1 + t * bend
+        following = x - excess / steepness if steepness > 1e-9 else safe
+        if not safe < following < beyond:
+            # A point past the root bounds bisection; before one is known, the map alone is sure not to pass it.
+            following = (safe + beyond) / 2 if beyond < above else safe
+        if abs(following - x) <= 2e-16 * z:
+            return following
         x = following
-    return x
+    return above
 
 
 @njit(cache=True)
@@ -244,6 +265,40 @@ def _unit_prox(code: Code, z: float, t: float) -> float:
 
 
 @njit(cache=True)
+def _unit_prox_near(code: Code, z: float, t: float, near: float) -> float:
+    """The same, found from a point that is nearly right, where it is sure that this is the global minimizer.
+
+    Up to the curvature limit x + t slope(x) does not fall, and there is but one root. Beyond, let the slope be convex
+    from ``convex_from`` on. A root there at which the sum rises is the largest one. Before, the sum is at most ``t
+    slope(0)`` and its ``excess`` over this at the limit, which for larger t is less: where z is above, no root is there.
+    """
+    parameters = code[1]
+    at_zero, limit, convex_from, excess_before = parameters[4], parameters[5], parameters[6], parameters[7]
+    if t == 0 or z <= 0 or near <= 0:
+        return _unit_prox(code, z, t)
+    folds, from_zero = t > limit, t * at_zero
+    if folds and from_zero < z and not z > from_zero + excess_before:
+        return _unit_prox(code, z, t)
+    if not folds and from_zero >= z:
+        return 0.0
+    x = near
+    for _ in range(_NEAR_STEPS):
+        s, bend = _unit_slope(code, x)
+        steepness = 1 + t * bend
+        if steepness <= _STEEP or (folds and x < convex_from):
+            break
+        step = (z - x - t * s) / steepness
+        x += step
+        if x <= 0:
+            break
+        if abs(step) <= _LAST_STEP * x:
+            if folds and (x < convex_from or (from_zero >= z and (x / 2 - z) * x + t * _unit_value(code, x) >= 0)):
+                break
+            return x
+    return _unit_prox(code, z, t)
+
+
+@njit(cache=True)
 def _unit_entry(code: Code, t: float) -> float:
     """Largest z that the proximal operator sends to zero: inf over x > 0 of x/2 + t Omega(x)/x."""
     kind, parameters = code[0], code[1]
@@ -266,19 +321,21 @@ def _unit_entry(code: Code, t: float) -> float:
     at_zero = parameters[4]
     if t <= parameters[5]:
         return float(t * at_zero)
-    # Past the curvature limit the operator jumps: bisection on whether it moves z.
-    high = t * at_zero if at_zero < math.inf else 1.0
-    if at_zero == math.inf:
-        while _unit_prox(code, high, t) == 0:
-            high *= 2
-    low = 0.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        if _unit_prox(code, middle, t) == 0:
-            low = middle
-        else:
-            high = middle
-    return low
+    # Past the curvature limit the operator jumps: Dinkelbach's method for the least ratio, which falls to it.
+    z = t * at_zero if at_zero < math.inf else 1.0
+    x = _unit_prox(code, z, t)
+    while at_zero == math.inf and x == 0:
+        z *= 2
+        x = _unit_prox(code, z, t)
+    for _ in range(_ROOT_STEPS):
+        if x == 0:
+            break
+        lower = x / 2 + t * _unit_value(code, x) / x
+        if not lower < z * (1 - 1e-15):
+            break
+        z = lower
+        x = _unit_prox(code, z, t)
+    return z
 
 
 @njit(cache=True)
@@ -307,6 +364,15 @@ def prox(code: Code, z: float, t: float) -> float:
     """argmin over x >= 0 of (x - z)^2/2 + t Omega(x), for z >= 0."""
     width, height = code[1][2], code[1][3]
     return float(width * _unit_prox(code, z / width, t * (height / width / width)))
+
+
+@njit(cache=True)
+def prox_near(code: Code, z: float, t: float, near: float) -> float:
+    """The same; quicker where it takes a search and the result is near ``near``."""
+    if code[0] < EMPIRICAL_BAYES:
+        return prox(code, z, t)
+    width, height = code[1][2], code[1][3]
+    return float(width * _unit_prox_near(code, z / width, t * (height / width / width), near / width))
 
 
 @njit(cache=True)
