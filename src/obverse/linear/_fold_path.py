@@ -118,6 +118,25 @@ class FoldPath:
             # More at a time, as long as the working set misses nothing.
             self.length = _MOST if self._solve(piece) else _FEWEST
 
+    def entering(self, stretch: Stretch) -> int:
+        """How many columns would leave zero at the first strength of a stretch, by the present gradient."""
+        first = stretch.part(0, 1)
+        self._screen(first, 0, self._bounds(first), self.gradient)
+        return int(np.count_nonzero(self._marked))
+
+    def approach(self, stretch: Stretch, tolerance: float) -> None:
+        """Come near the solution for the one strength of a stretch: on one working set, to a relative tolerance."""
+        bounds = self._bounds(stretch)
+        self._screen(stretch, 0, bounds, self.gradient)
+        self._thin(bounds[0])
+        self._admit(np.flatnonzero(self._marked))
+        found = np.zeros((1, max(1, self.size)))
+        self._descend(stretch, max(tolerance, self.terms.tol) * self.scale, found, self.design.columns)
+        residuals, _ = self.problem.residuals(self._product(found[:, : self.size]), self.number)
+        self.residual = residuals[:, 0]
+        self.gradient = self.design.correlate(self.problem.weighted(residuals, self.number)[:, 0]) / self.total
+        self.g = self.gradient[self.index]
+
     def _solve(self, stretch: Stretch) -> bool:
         """Solve for a few strengths; whether the first working set held all that was needed."""
         bounds = self._bounds(stretch)
@@ -133,8 +152,7 @@ class FoldPath:
             tolerance = _INNER * self.terms.tol * self.scale * 0.5**tries
             solved = self._descend(rest, tolerance, found, most)
             found = found[:solved, : self.size]
-            fitted = self.store.product(self.places, found.T) if self.sparse is None else self.sparse.product(found.T)
-            residuals, offsets = self.problem.residuals(fitted, self.number)
+            residuals, offsets = self.problem.residuals(self._product(found), self.number)
             gradients, stale = self._gradients(residuals, limits)
             accepted, loose, more = 0, False, np.zeros(self.design.columns, np.bool_)
             for b in range(solved):
@@ -182,6 +200,10 @@ class FoldPath:
                 self.factor, self.unit, self.terms.positive, tolerance, self.terms.max_iter, found, most,
             )
         )  # fmt: skip
+
+    def _product(self, found: Floats) -> Floats:
+        """Members times solutions, which are rows."""
+        return self.store.product(self.places, found.T) if self.sparse is None else self.sparse.product(found.T)
 
     def _gradients(self, residuals: Floats, bounds: Floats) -> tuple[Floats, Integers]:
         """Negative gradients of all columns, (p, m), and the columns for which only that of the last is exact.
