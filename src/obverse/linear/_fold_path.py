@@ -118,18 +118,22 @@ class FoldPath:
             # More at a time, as long as the working set misses nothing.
             self.length = _MOST if self._solve(piece) else _FEWEST
 
-    def entering(self, stretch: Stretch) -> int:
-        """How many columns would leave zero at the first strength of a stretch, by the present gradient."""
-        first = stretch.part(0, 1)
-        self._screen(first, 0, self._bounds(first), self.gradient)
+    def entering(self, alpha: float) -> int:
+        """How many columns would leave zero at ``alpha``, by the present gradient."""
+        stretch = self.problem.stretch(self.terms, np.array([alpha]))
+        self._screen(stretch, 0, self._bounds(stretch), self.gradient)
         return int(np.count_nonzero(self._marked))
 
-    def approach(self, stretch: Stretch, tolerance: float) -> None:
-        """Come near the solution for the one strength of a stretch: on one working set, to a relative tolerance."""
-        bounds = self._bounds(stretch)
-        self._screen(stretch, 0, bounds, self.gradient)
-        self._thin(bounds[0])
-        self._admit(np.flatnonzero(self._marked))
+    def approach(self, alpha: float, screened: float, tolerance: float) -> None:
+        """Come near the solution for ``alpha``, on one working set, to a tolerance relative to the largest gradient.
+
+        The columns that enter are those that would at ``screened``.
+        """
+        self.entering(screened)
+        stretch = self.problem.stretch(self.terms, np.array([alpha]))
+        entering = np.flatnonzero(self._marked)
+        self._thin(self._bounds(stretch)[0])
+        self._admit(entering)
         found = np.zeros((1, max(1, self.size)))
         self._descend(stretch, max(tolerance, self.terms.tol) * self.scale, found, self.design.columns)
         residuals, _ = self.problem.residuals(self._product(found[:, : self.size]), self.number)

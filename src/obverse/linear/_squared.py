@@ -69,5 +69,5 @@ class SquaredProblem(SquaredRows):
         stretch = self.stretch(terms, alphas)
         if stations.size:
             for path in paths:
-                lead(path, self.stretch(terms, stations), stretch)
+                lead(path, stations, float(alphas[0]))
         return self.follow(paths, stretch, None)
