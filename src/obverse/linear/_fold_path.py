@@ -14,6 +14,7 @@ from ._solution import Solution
 from ._terms import Terms
 
 if TYPE_CHECKING:
+    from ._sparse_members import SparseMembers
     from ._squared import SquaredProblem
 
 __all__ = ["FoldPath", "Stretch"]
@@ -36,6 +37,8 @@ _SMALL = 200
 _NEAR = 0.8
 # With so few columns all are taken.
 _FEW = 64
+# Sparse columns need no products where there are more members than this, and than so many times a column's entries.
+_PRODUCTS, _ENTRIES = 256, 8
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class FoldPath:
     """Where one set of rows stands: its members, their Gram matrix, coefficients, and the gradient of all columns.
 
     Members of the working set are this fold's own, so that nothing is learned from rows that it holds out; the columns
-    and products are shared.
+    and products are shared. Once there are many members with few entries, descent goes on without products.
     """
 
     def __init__(self, problem: SquaredProblem, number: int, terms: Terms) -> None:
@@ -75,6 +78,7 @@ class FoldPath:
         self.places: Integers = np.zeros(0, np.int64)  # in the store
         self.index: Integers = np.zeros(0, np.int64)  # features
         self.gram, self.u, self.g = np.zeros((0, 0)), np.zeros(0), np.zeros(0)
+        self.sparse: SparseMembers | None = None
         self.unit, self.factor = np.zeros(0), np.zeros(0)
         self.gradient = problem.start[:, number].copy()
         self.residual = problem.start_residuals[:, number].copy()
@@ -94,7 +98,13 @@ class FoldPath:
     @property
     def size(self) -> int:
         """Columns in the working set."""
-        return int(self.places.size)
+        return int(self.index.size)
+
+    @property
+    def squares(self) -> Floats:
+        """Mean squares of the columns in the working set."""
+        squares: Floats = np.diagonal(self.gram)[: self.size] if self.sparse is None else self.sparse.gram
+        return squares
 
     # ------------------------------------------------------------------ one stretch of the path
     def advance(self, stretch: Stretch) -> None:
@@ -109,6 +119,29 @@ class FoldPath:
             # More at a time, as long as the working set misses nothing.
             self.length = _MOST if self._solve(piece) else _FEWEST
 
+    def entering(self, alpha: float) -> int:
+        """How many columns would leave zero at ``alpha``, by the present gradient."""
+        stretch = self.problem.stretch(self.terms, np.array([alpha]))
+        self._screen(stretch, 0, self._bounds(stretch), self.gradient)
+        return int(np.count_nonzero(self._marked))
+
+    def approach(self, alpha: float, screened: float, tolerance: float) -> None:
+        """Come near the solution for ``alpha``, on one working set, to a tolerance relative to the largest gradient.
+
+        The columns that enter are those that would at ``screened``.
+        """
+        self.entering(screened)
+        stretch = self.problem.stretch(self.terms, np.array([alpha]))
+        entering = np.flatnonzero(self._marked)
+        self._thin(self._bounds(stretch)[0])
+        self._admit(entering)
+        found = np.zeros((1, max(1, self.size)))
+        self._descend(stretch, max(tolerance, self.terms.tol) * self.scale, found, self.design.columns)
+        residuals, _ = self.problem.residuals(self._product(found[:, : self.size]), self.number)
+        self.residual = residuals[:, 0]
+        self.gradient = self.design.correlate(self.problem.weighted(residuals, self.number)[:, 0]) / self.total
+        self.g = self.gradient[self.index]
+
     def _solve(self, stretch: Stretch) -> bool:
         """Solve for a few strengths; whether the first working set held all that was needed."""
         bounds = self._bounds(stretch)
@@ -122,19 +155,16 @@ class FoldPath:
             rest, limits = stretch.part(done), bounds[done:]
             found = np.zeros((rest.strengths.size, max(1, self.size)))
             tolerance = _INNER * self.terms.tol * self.scale * 0.5**tries
-            solved = descend_block(
-                rest.code, rest.parameters, rest.strengths, self.gram, self.size, self.u, self.g,
-                self.factor, self.unit, self.terms.positive, tolerance, self.terms.max_iter, found, most,
-            )  # fmt: skip
+            solved = self._descend(rest, tolerance, found, most)
             found = found[:solved, : self.size]
-            residuals, offsets = self.problem.residuals(self.store.product(self.places, found.T), self.number)
+            residuals, offsets = self.problem.residuals(self._product(found), self.number)
             gradients, stale = self._gradients(residuals, limits)
             accepted, loose, more = 0, False, np.zeros(self.design.columns, np.bool_)
             for b in range(solved):
                 outside = self._screen(rest, b, limits, gradients[:, b])
                 within = certify(
                     rest.code_at(b), rest.strengths[b], found[b], gradients[self.index, b],
-                    np.diagonal(self.gram)[: self.size], self.factor, self.unit, self.terms.positive,
+                    self.squares, self.factor, self.unit, self.terms.positive,
                 )  # fmt: skip
                 is_loose = within > self.terms.tol * self.scale
                 if accepted == b and not self._marked.any() and (not is_loose or tries >= _REFINEMENTS):
@@ -162,6 +192,23 @@ class FoldPath:
             self._admit(np.flatnonzero(more))
             rounds += 1
         return rounds <= 1
+
+    def _descend(self, stretch: Stretch, tolerance: float, found: Floats, most: int) -> int:
+        """Solve on the working set, by its products or by residuals; how many strengths were solved."""
+        if self.sparse is not None:
+            return self.sparse.descend(
+                stretch, self.terms, self.u, self.residual, self.factor, self.unit, tolerance, found, most
+            )
+        return int(
+            descend_block(
+                stretch.code, stretch.parameters, stretch.strengths, self.gram, self.size, self.u, self.g,
+                self.factor, self.unit, self.terms.positive, tolerance, self.terms.max_iter, found, most,
+            )
+        )  # fmt: skip
+
+    def _product(self, found: Floats) -> Floats:
+        """Members times solutions, which are rows."""
+        return self.store.product(self.places, found.T) if self.sparse is None else self.sparse.product(found.T)
 
     def _gradients(self, residuals: Floats, bounds: Floats) -> tuple[Floats, Integers]:
         """Negative gradients of all columns, (p, m), and the columns for which only that of the last is exact.
@@ -232,7 +279,7 @@ class FoldPath:
         size = self.size
         if size <= _SMALL:
             return
-        gram = np.diagonal(self.gram)[:size]
+        gram = self.squares
         z = np.abs(self.g[:size]) / np.where(gram > 0, gram, 1.0) * self.unit
         # Every step is at least that of its ratio's lower neighbor, and thresholds grow with the step.
         ratio = self.ratio_of_all[self.index]
@@ -241,9 +288,13 @@ class FoldPath:
         if size <= _SLACK * kept.size:
             return
         self.inside[self.index] = False
-        self.places, self.index = self.places[kept], self.index[kept]
+        self.index = self.index[kept]
         self.inside[self.index] = True
-        self.gram = np.ascontiguousarray(self.gram[np.ix_(kept, kept)])
+        if self.sparse is not None:
+            self.sparse.keep(kept)
+        else:
+            self.places = self.places[kept]
+            self.gram = np.ascontiguousarray(self.gram[np.ix_(kept, kept)])
         self.u, self.g = self.u[kept], self.g[kept]
         self.unit, self.factor = self.unit[kept], self.factor[kept]
 
@@ -251,12 +302,24 @@ class FoldPath:
         """Make columns members of the working set."""
         if index.size == 0:
             return
-        self.store.require(index)
-        old, places = self.size, self.store.place[index]
-        size = old + index.size
-        self.places = np.concatenate([self.places, places])
+        old, size = self.size, self.size + index.size
         self.index = np.concatenate([self.index, index])
         self.inside[index] = True
+        if self.sparse is None and self.design.is_sparse:
+            self._consider_residuals()
+        if self.sparse is not None:
+            self.sparse.take(self.index[self.sparse.index.size :])
+            self.u = np.concatenate([self.u[:old], np.zeros(index.size)])
+        else:
+            self._take_products(index, old, size)
+        self.u[old:] = 0.0
+        self.g = self.gradient[self.index]
+        self.unit, self.factor = self.unit_of_all[self.index], self.terms.factor[self.index]
+
+    def _take_products(self, index: Integers, old: int, size: int) -> None:
+        self.store.require(index)
+        places = self.store.place[index]
+        self.places = np.concatenate([self.places, places])
         if self.gram.shape[0] < size:
             capacity = max(64, 2 * self.gram.shape[0], size)
             grown = np.zeros((capacity, capacity))
@@ -266,9 +329,18 @@ class FoldPath:
         fresh = self.store.gram(self.number, self.places, places)
         self.gram[:size, old:size] = fresh
         self.gram[old:size, :size] = fresh.T
-        self.u[old:] = 0.0
-        self.g = self.gradient[self.index]
-        self.unit, self.factor = self.unit_of_all[self.index], self.terms.factor[self.index]
+
+    def _consider_residuals(self) -> None:
+        """Go on without products where members are many and their entries few.
+
+        One update costs as much as there are members with products, and a few times a column's entries without.
+        """
+        entries = float(np.diff(self.design.X.indptr)[self.index].mean())
+        if self.size > max(_PRODUCTS, _ENTRIES * entries):
+            from ._sparse_members import SparseMembers
+
+            self.sparse = SparseMembers(self.problem, self.number)
+            self.gram, self.places = np.zeros((0, 0)), np.zeros(0, np.int64)
 
     # ------------------------------------------------------------------ results
     def _solution(self, u: Floats, residual: Floats, offset: float, alpha: float, violation: float) -> Solution:

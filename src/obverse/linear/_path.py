@@ -17,6 +17,7 @@ from ..penalties import penalty as penalty_named
 from ._code import makes_zeros
 from ._problem import Problem, make_problem
 from ._solution import Solution
+from ._squared import SquaredProblem
 from ._terms import Terms
 from ._threads import single_threaded
 
@@ -189,9 +190,8 @@ def sparse_path(
         grid = np.sort(np.asarray(alphas, dtype=np.float64).ravel())[::-1].copy()
         if grid.size == 0 or not (np.isfinite(grid).all() and grid[-1] >= 0):
             raise InvalidArgumentError(f"alphas must be finite and at least 0, and there must be one; got {alphas!r}")
-    before = _approach(problem, terms, float(grid[0])) if max_features is None else np.zeros(0)
-    [solutions] = problem.solve(terms, np.concatenate([before, grid]))
-    return assemble(solutions[before.size :], grid, X.shape[1], problem.design.passes)
+    [solutions] = _continued(problem, terms, grid) if max_features is None else problem.solve(terms, grid)
+    return assemble(solutions, grid, X.shape[1], problem.design.passes)
 
 
 def checked_factor(penalty_factor: Any, features: int) -> Floats:
@@ -233,8 +233,15 @@ def checked_weights(sample_weight: Any, X: Any) -> tuple[Floats, float]:
 
 def solve_at(problem: Problem, terms: Terms, alpha: float) -> Solution:
     """The solution for one alpha, continued from the largest."""
-    grid = np.append(_approach(problem, terms, alpha), alpha)
-    return problem.solve(replace(terms, max_features=None), grid)[-1][-1]
+    return _continued(problem, replace(terms, max_features=None), np.array([alpha]))[-1][-1]
+
+
+def _continued(problem: Problem, terms: Terms, alphas: Floats) -> list[list[Solution]]:
+    """Solutions of every fold for descending ``alphas``, the first continued from the largest alpha."""
+    before = _approach(problem, terms, float(alphas[0]))
+    if isinstance(problem, SquaredProblem):
+        return problem.solve_from(before, terms, alphas)
+    return [part[before.size :] for part in problem.solve(terms, np.concatenate([before, alphas]))]
 
 
 def _approach(problem: Problem, terms: Terms, alpha: float) -> Floats:

@@ -7,7 +7,9 @@ import numpy.typing as npt
 
 from ._design import Design
 from ._fold_path import FoldPath
+from ._solution import Solution
 from ._squared_rows import ABOVE, SquaredRows
+from ._stations import lead
 from ._terms import Terms
 from ._working_set import Folds
 
@@ -53,3 +55,12 @@ class SquaredProblem(SquaredRows):
     def path(self, number: int, terms: Terms) -> FoldPath:
         """The path of a fold."""
         return FoldPath(self, number, terms)
+
+    def solve_from(self, stations: Floats, terms: Terms, alphas: Floats) -> list[list[Solution]]:
+        """Solutions of every fold for descending ``alphas``, reached by way of larger ones, which are not solved."""
+        paths = [self.path(number, terms) for number in range(self.folds.count)]
+        stretch = self.stretch(terms, alphas)
+        if stations.size:
+            for path in paths:
+                lead(path, stations, float(alphas[0]))
+        return self.follow(paths, stretch, None)

@@ -73,18 +73,26 @@ class SquaredRows:
     def path(self, number: int, terms: Terms) -> Any:
         """The path of a fold, which has ``advance(stretch)``, ``solutions`` and ``ended``."""
 
+    def stretch(self, terms: Terms, alphas: Floats) -> Stretch:
+        """Strengths as paths take them."""
+        code, parameters = terms.codes(alphas)
+        return Stretch(code, parameters, alphas / self.y_scale / self.y_scale, alphas)
+
     def solve(
         self, terms: Terms, alphas: Floats, *, stop: Callable[[list[list[Solution]]], bool] | None = None
     ) -> list[list[Solution]]:
         """Solutions of every fold for descending ``alphas``; fewer where a fold ended early or ``stop`` says so."""
-        code, parameters = terms.codes(alphas)
         paths = [self.path(number, terms) for number in range(self.folds.count)]
-        for first in range(0, alphas.size, _STRETCH):
-            piece = slice(first, first + _STRETCH)
-            strengths = alphas[piece] / self.y_scale / self.y_scale
-            stretch = Stretch(code, parameters[piece], strengths, alphas[piece])
+        return self.follow(paths, self.stretch(terms, alphas), stop)
+
+    @staticmethod
+    def follow(
+        paths: list[Any], stretch: Stretch, stop: Callable[[list[list[Solution]]], bool] | None
+    ) -> list[list[Solution]]:
+        """Go down paths in step."""
+        for first in range(0, stretch.alphas.size, _STRETCH):
             for path in paths:
-                path.advance(stretch)
+                path.advance(stretch.part(first, first + _STRETCH))
             solutions = [path.solutions for path in paths]
             if all(path.ended for path in paths) or (stop is not None and stop(solutions)):
                 break
