@@ -38,7 +38,7 @@ def make(loss, n=150, p=40, seed=0, strength=1.0):
 def problem(loss, X, y, weights=None, *, intercept=True, folds=None):
     weights = np.full(y.size, 1 / y.size) if weights is None else weights / weights.sum()
     folds = Folds(folds or [np.zeros(0, np.int64)], y.size)
-    design = Design(X, weights, centered=intercept)
+    design = Design(X, weights, centered=intercept, folds=folds)
     return GlmProblem(design, y, folds, loss, fit_intercept=intercept, delta=DELTA)
 
 

@@ -28,7 +28,7 @@ def make(n=180, p=20, classes=4, seed=0):
 def problem(X, y, weights=None, *, intercept=True, folds=None):
     weights = np.full(y.size, 1 / y.size) if weights is None else weights / weights.sum()
     folds = Folds(folds or [np.zeros(0, np.int64)], y.size)
-    return MultinomialProblem(Design(X, weights, centered=intercept), y, folds, fit_intercept=intercept)
+    return MultinomialProblem(Design(X, weights, centered=intercept, folds=folds), y, folds, fit_intercept=intercept)
 
 
 def terms_of(penalty, p, **options):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from ._moments import column_moments, varying
+from ._moments import column_moments
 from ._products import by_columns, by_rows, by_sparse_columns
+
+if TYPE_CHECKING:
+    from ._working_set import Folds
 
 __all__ = ["Design"]
 
@@ -30,17 +33,25 @@ class Design:
     weights : array of shape (n,)
         At least 0, of sum 1.
     centered : bool
-        Whether columns are centered at their weighted means, as an intercept asks for.
+        Whether columns are centered, as an intercept asks for.
+    folds : Folds, optional
+        Sets of rows to be held out; their moments are kept apart.
 
     Attributes
     ----------
+    moments : Moments
+        Of the rows that each fold holds out, and of the rest.
     mean, spread : arrays of shape (p,)
-        Weighted mean and mean square about the center, in scaled units.
+        Weighted mean, and mean square about the mean if columns are centered, in scaled units; 0 where a column that
+        is centered does not vary.
+    center : array of shape (p,)
+        What is taken off columns: the mean, or with folds the median of the means of the rows they hold out, which is
+        near the mean of all training rows but those that include far outliers. Others would lose digits to these.
     passes : float
         Products with all of X so far, in columns of the right-hand side.
     """
 
-    def __init__(self, X: Any, weights: Floats, *, centered: bool) -> None:
+    def __init__(self, X: Any, weights: Floats, *, centered: bool, folds: Folds | None = None) -> None:
         self.is_sparse = sp.issparse(X)
         if not (self.is_sparse or X.flags.c_contiguous or X.flags.f_contiguous):
             X = np.asfortranarray(X)
@@ -48,11 +59,11 @@ class Design:
         self.weights = weights
         self.rows, self.columns = X.shape
         self.centered = centered
-        moments = column_moments(X, weights)
-        self.scale, self.mean = moments.scale, moments.means[0]
-        self.center = self.mean.copy() if centered else np.zeros(self.columns)
-        spread = varying(self.mean, moments.squares[0])
-        self.spread = spread if centered else spread + self.mean**2
+        order = None if folds is None or folds.is_trivial else folds.order
+        self.moments = column_moments(X, weights, order=order, ends=None if folds is None else folds.ends)
+        self.scale = self.moments.scale
+        self.mean, self.spread = self.moments.joint(np.ones(self.moments.totals.size, np.bool_), centered=centered)
+        self.center = self.moments.central() if centered else np.zeros(self.columns)
         self.passes = 0.0
 
     def squares(self, c: Floats) -> Floats:

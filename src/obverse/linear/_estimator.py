@@ -298,5 +298,5 @@ class SparseEstimator(PenaltyParameters):
 
 def _deviation(design: Design) -> Floats:
     """Standard deviation of every column, weighted."""
-    variance = np.clip(design.spread - (design.mean**2 - design.center**2), 0.0, None)
+    variance = design.spread if design.centered else np.clip(design.spread - design.mean**2, 0.0, None)
     return np.asarray(np.sqrt(variance) * design.scale)

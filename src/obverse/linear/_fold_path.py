@@ -347,9 +347,9 @@ class FoldPath:
         index = self.index[u != 0]
         order = np.argsort(index)
         index, values = index[order], u[u != 0][order]
-        squares = self.store.weights * residual**2
-        held = float(squares[self.rows].sum())
-        loss = (float(squares.sum()) - held) / self.total
+        squares = residual**2
+        held = float(self.store.weights[self.rows] @ squares[self.rows])
+        loss = float(self.problem.shares(self.number) @ squares)
         scale = self.problem.y_scale
         omega = self.terms.value(np.abs(values) * self.unit_of_all[index], self.terms.factor[index], alpha)
         center = float(self.design.center[index] @ values)

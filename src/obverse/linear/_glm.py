@@ -233,7 +233,7 @@ class GlmProblem:
             self.coef_scale = float(np.ldexp(1.0, int(np.frexp(size)[1]))) if size > 0 else 1.0
             self.delta = delta / self.coef_scale
             y = y / self.coef_scale
-            self.shift = float(design.weights @ y) if fit_intercept else 0.0
+            self.shift = float(self.training.center(y[:, None])[0]) if fit_intercept else 0.0
             y = y - self.shift
         elif self.kind == POISSON:
             # e^f - y f is, but for a constant, the mean of y times the same of y and e^f over that mean.

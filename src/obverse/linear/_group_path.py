@@ -302,9 +302,8 @@ class GroupPath:
     ) -> Solution:
         problem, terms = self.problem, self.terms
         rows, scale = problem.folds.slices[self.number], problem.y_scale
-        squares = problem.store.weights @ residuals**2
         held = float((problem.store.weights[rows] @ residuals[rows] ** 2).sum())
-        loss = (float(squares.sum()) - held) / problem.totals[self.number]
+        loss = float((problem.shares(self.number) @ residuals**2).sum())
         omega = 0.0
         if self.groups.size:
             norms = np.sqrt(np.add.reduceat((v**2).sum(axis=0), self.starts[:-1])) * self.layout.unit[self.groups]

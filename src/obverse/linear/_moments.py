@@ -11,7 +11,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from numba import njit
 
-__all__ = ["Moments", "column_moments", "varying"]
+__all__ = ["Moments", "central", "column_moments"]
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -138,6 +138,31 @@ class Moments:
     means: Floats
     squares: Floats
 
+    def joint(self, sets: npt.NDArray[np.bool_], *, centered: bool) -> tuple[Floats, Floats]:
+        """Mean, and mean square about it or about zero, of every column over some of the sets together.
+
+        With totals W_k, means m_k and squared deviations S_k the mean square about the joint mean m is
+        ``sum_k S_k + W_k (m_k - m)^2`` over the sum of W_k: no difference is taken. It is 0 where a column is constant
+        but for rounding.
+        """
+        weights, means = self.totals[sets], self.means[sets]
+        total = float(weights.sum()) or 1.0
+        mean = weights @ means / total
+        square = (self.squares[sets].sum(axis=0) + weights @ (means - mean) ** 2) / total
+        noise = _NOISE * np.abs(mean)
+        square[square <= noise * noise] = 0.0
+        return mean, square if centered else square + mean**2
+
+    def central(self) -> Floats:
+        """The median of the sets' means, (p,)."""
+        return central(self.means[self.totals > 0])
+
+
+def central(means: Floats) -> Floats:
+    """Of every column the median, one of the numbers themselves."""
+    place = (means.shape[0] - 1) // 2
+    return np.asarray(np.partition(means, place, axis=0)[place])
+
 
 def column_moments(
     X: Any, weights: Floats, *, scale: Floats | None = None, order: Integers | None = None, ends: Any = None
@@ -195,9 +220,3 @@ def column_moments(
         again = column_moments(chosen, weights, scale=np.ones(extreme.size), order=order, ends=ends)
         means[:, extreme], squares[:, extreme] = again.means, again.squares
     return Moments(scale, totals, means, squares)
-
-
-def varying(mean: Floats, square: Floats) -> Floats:
-    """Mean squares about the mean, 0 where a column is constant but for rounding."""
-    noise = _NOISE * np.abs(mean)
-    return np.where(square > noise * noise, square, 0.0)

@@ -88,7 +88,7 @@ def make_problem(
     if loss != "squared" and (several or groups is not None):
         what = "several outputs" if several else "groups"
         raise InvalidArgumentError(f"{what} go with the squared loss only; got loss={loss!r}")
-    design = Design(X, weights, centered=fit_intercept)
+    design = Design(X, weights, centered=fit_intercept, folds=folds)
     # The other solvers are imported where they are needed, because their compiled code takes time to load.
     if several or groups is not None:
         from ._grouped import GroupedProblem

@@ -46,20 +46,25 @@ class SquaredRows:
         self.y_scale = float(np.ldexp(1.0, int(np.frexp(size)[1]))) if size > 0 else 1.0
         scaled = y / self.y_scale
         self.outputs = scaled.shape[1]
-        self.y_mean: Floats = design.weights @ scaled if fit_intercept else np.zeros(self.outputs)
+        self.y_mean: Floats = self.training.center(scaled) if fit_intercept else np.zeros(self.outputs)
         self.y = (scaled - self.y_mean)[folds.order]
         self._inverse = None if folds.is_trivial else np.argsort(folds.order)
         self.totals = np.array(
             [1 - float(self.store.weights[rows].sum()) if rows.stop > rows.start else 1.0 for rows in folds.slices]
         )
 
+    def shares(self, number: int) -> Floats:
+        """Weights of the rows in the folds' order, of sum 1 over those of one fold, and 0 where it holds out."""
+        shares = self.store.weights / self.totals[number]
+        shares[self.folds.slices[number]] = 0.0
+        return shares
+
     def residuals(self, fitted: Floats, number: int) -> tuple[Floats, Floats]:
         """Residuals of ``fitted`` (n, count * m), about the means of the fold's own rows, and these means."""
         residuals = np.tile(self.y, (1, fitted.shape[1] // self.outputs)) - fitted
         if not self.fit_intercept:
             return residuals, np.zeros(fitted.shape[1])
-        rows, weights = self.folds.slices[number], self.store.weights
-        offsets: Floats = (weights @ residuals - weights[rows] @ residuals[rows]) / self.totals[number]
+        offsets: Floats = self.shares(number) @ residuals
         residuals -= offsets
         return residuals, offsets
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._design import Design
-from ._moments import Moments, column_moments, varying
+from ._moments import central
 from ._terms import Terms
 from ._working_set import Folds
 
@@ -23,37 +23,31 @@ class TrainingColumns:
     ----------
     design : Design
     folds : Folds
+        Those of the design.
+
+    Raises
+    ------
+    ValueError
+        The design knows of other folds.
 
     Notes
     -----
-    The moments of the rows that each fold holds out, and of the rest, are taken in one pass over the data when they
-    are first needed. Those of a fold's training rows are put together from the others', without a difference: with
-    weights W_k, means m_k and squared deviations S_k, about the joint mean m there are ``sum_k S_k + W_k (m_k - m)^2``.
+    They are put together from the design's moments of the rows that the other folds hold out, and of the rest, so that
+    what is held out never enters.
     """
 
     def __init__(self, design: Design, folds: Folds) -> None:
+        if design.moments.totals.size != len(folds.parts):
+            raise ValueError("the design must be made with the same folds")
         self.design, self.folds = design, folds
-        self._parts: Moments | None = None
         self._known: dict[int, tuple[Floats, Floats]] = {}
 
     def _moments(self, number: int) -> tuple[Floats, Floats]:
         if self.folds.held[number].size == 0:
             return self.design.mean, self.design.spread
         if number not in self._known:
-            if self._parts is None:
-                design, folds = self.design, self.folds
-                ends = [0, *(rows.stop for rows in folds.slices), folds.rows]
-                self._parts = column_moments(
-                    design.X, design.weights, scale=design.scale, order=folds.order, ends=ends
-                )  # fmt: skip
-            parts = self._parts
-            others = np.arange(parts.totals.size) != number
-            weights, means = parts.totals[others], parts.means[others]
-            total = float(weights.sum()) or 1.0
-            mean = weights @ means / total
-            square = (parts.squares[others].sum(axis=0) + weights @ (means - mean) ** 2) / total
-            spread = varying(mean, square)
-            self._known[number] = mean, spread if self.design.centered else spread + mean**2
+            others = np.arange(self.design.moments.totals.size) != number
+            self._known[number] = self.design.moments.joint(others, centered=self.design.centered)
         return self._known[number]
 
     def mean(self, number: int) -> Floats:
@@ -71,6 +65,13 @@ class TrainingColumns:
             return spread[index]
         origin = 0.0 if self.design.is_sparse else self.design.center[index]
         return np.asarray(spread[index] + (mean[index] - origin) ** 2)
+
+    def center(self, values: Floats) -> Floats:
+        """What to take off values of the rows (n, m) as the design's center is off columns, (m,)."""
+        weights, rows = self.design.weights[self.folds.order], self.folds.order
+        totals = [(part, float(weights[part].sum())) for part in self.folds.parts]
+        means = [weights[part] @ values[rows[part]] / total for part, total in totals if total > 0]
+        return central(np.stack(means))
 
     def units(self, number: int, terms: Terms, size: float = 1.0) -> Floats:
         """What scaled coefficients, in units of ``size``, are multiplied by to give those that the penalty sees, (p,).

@@ -38,7 +38,9 @@ class Folds:
         self.is_trivial = taken.size == 0
         ends = np.cumsum([0, *(part.size for part in held)])
         self.slices = [slice(int(a), int(b)) for a, b in itertools.pairwise(ends)]
-        self.rest = slice(int(ends[-1]), rows)
+        # Ends of the rows that each fold holds out, and of the rest.
+        self.ends = [*(int(end) for end in ends), rows] if not self.is_trivial else [0, rows]
+        self.parts = [slice(a, b) for a, b in itertools.pairwise(self.ends)]
 
 
 class WorkingSet:
@@ -56,7 +58,7 @@ class WorkingSet:
         self.index: Integers = np.zeros(0, np.int64)
         self._columns: Any = None
         self._capacity = 0
-        parts = 1 if folds.is_trivial else folds.count + 1
+        parts = len(folds.parts)
         self._products: list[Floats] = [np.zeros((0, 0)) for _ in range(parts)]
         self._sums: list[Floats] = [np.zeros(0) for _ in range(parts)]
 
@@ -101,16 +103,13 @@ class WorkingSet:
             self._products[part], self._sums[part] = grown, totals
         self._capacity = capacity
 
-    def _parts(self) -> list[slice]:
-        return [slice(0, self.design.rows)] if self.folds.is_trivial else [*self.folds.slices, self.folds.rest]
-
     def _take_dense(self, new: Integers, old: int) -> None:
         block = self.design.dense(new)
         self._columns[:, old : self.size] = block if self.folds.is_trivial else block[self.folds.order]
         fresh = self._columns[:, old : self.size]
         weighted = fresh if self.uniform else fresh * self.weights[:, None]
         factor = float(self.weights[0]) if self.uniform else 1.0
-        for part, rows in enumerate(self._parts()):
+        for part, rows in enumerate(self.folds.parts):
             product = self._columns[rows, : self.size].T @ weighted[rows]
             self._store(part, product * factor, old)
             self._sums[part][old : self.size] = weighted[rows].sum(axis=0) * factor
@@ -124,7 +123,7 @@ class WorkingSet:
         self._columns = fresh if self._columns is None else sp.hstack([self._columns, fresh], format="csc")
         center, fresh_center = self.design.center[self.index], self.design.center[new]
         weighted = fresh.multiply(self.weights[:, None]).tocsc()
-        for part, rows in enumerate(self._parts()):
+        for part, rows in enumerate(self.folds.parts):
             whole = self.folds.is_trivial
             left = self._columns if whole else self._columns[rows]
             right = weighted if whole else weighted[rows]
