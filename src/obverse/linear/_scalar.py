@@ -27,7 +27,8 @@ CODES = {
     "empirical-bayes": EMPIRICAL_BAYES,
 }
 
-# kind, parameters (a, b, width, height, ...), one row for every piece of slope and value, breaks, (first, bits, low, high, powers ...)
+# kind, parameters (a, b, width, height, ...), one row for every piece of slope and value, breaks,
+# (first, bits, low, high, powers ...)
 Code = tuple[int, Any, Any, Any, Any, Any]
 ABSENT = np.zeros((1, 1))
 
