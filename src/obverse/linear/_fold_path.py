@@ -86,6 +86,9 @@ class FoldPath:
         self.solutions: list[Solution] = []
         self.ended = False
         self.length = _FEWEST
+        # Share of alpha at which columns are let in where it is solved alone: those near their thresholds would be
+        # next, and each round costs a product with all columns.
+        self.nearly = 1.0
         # Taken without the scale of y, whose square may leave the range of a double.
         relative = unit / problem.y_scale
         with np.errstate(all="ignore"):
@@ -147,6 +150,8 @@ class FoldPath:
         bounds = self._bounds(stretch)
         last = stretch.strengths.size - 1
         self._screen(stretch, last, bounds, self.gradient)
+        if last == 0 and self.nearly < 1:
+            self.entering(self.nearly * float(stretch.alphas[0]))
         self._thin(bounds[last])
         self._admit(np.flatnonzero(self._marked))
         most = self.design.columns if self.terms.max_features is None else self.terms.max_features
@@ -189,6 +194,9 @@ class FoldPath:
             self.gradient, self.residual = gradients[:, place].copy(), residuals[:, place].copy()
             self.g = self.gradient[self.index]
             done += accepted
+            if solved == 1 and more.any() and self.nearly < 1:
+                self.entering(self.nearly * float(rest.alphas[0]))
+                more |= self._marked
             self._admit(np.flatnonzero(more))
             rounds += 1
         return rounds <= 1

@@ -13,13 +13,15 @@ if TYPE_CHECKING:
 __all__ = ["lead"]
 
 # Columns that may enter at one station: so many, or this multiple of the nonzero coefficients.
-_ROOM, _GROWTH = 80, 1.0
+_ROOM, _GROWTH = 120, 1.0
 # No two stations are further apart, however few columns enter.
 _LEAP = 0.45
 # Where between two stations it is judged which columns enter; the rest is seen at the one after.
 _SHARE = 0.5
+# Share of an alpha that is solved alone, once there, at which it is judged which columns enter.
+_NEARLY = 0.97
 # Violation of a station, relative to the largest gradient and to how far down it is.
-_ROUGH = 0.02
+_ROUGH = 0.05
 
 
 def lead(path: FoldPath, stations: npt.NDArray[np.float64], target: float) -> None:
@@ -29,6 +31,7 @@ def lead(path: FoldPath, stations: npt.NDArray[np.float64], target: float) -> No
     that the gradient lets in at the following station, most of the ones near its threshold remain zero, because the
     others explain what they would.
     """
+    path.nearly = _NEARLY
     alphas = np.append(stations, target)
     above, b = float(alphas[0]), 0
     while b < alphas.size:
