@@ -27,6 +27,8 @@ _SHIFTS = 12
 _ROUNDS = 20
 _EPOCHS = 3
 _NEWTON_STEPS = 4
+# Full passes without progress after which there will be none.
+_STALLED = 10
 _HALVINGS = 8
 
 
@@ -301,12 +303,20 @@ def descend(
         for j in range(k):
             if weight[j] > 0:
                 bound[j] = narrow / unit[j] * gram[j, j]
-    violation = math.inf
-    passes = 0
+    violation, best = math.inf, math.inf
+    passes = stalled = support = 0
     for _ in range(epochs):
         violation = _epoch(code, gram, k, u, g, weight, unit, positive, bound, False)
         passes += 1
         if violation <= tolerance:
+            break
+        # Where rounding keeps the violation up, more passes would change nothing.
+        nonzero = 0
+        for j in range(k):
+            nonzero += u[j] != 0
+        stalled = stalled + 1 if nonzero == support and violation > 0.9 * best else 0
+        support, best = nonzero, min(best, violation)
+        if stalled > _STALLED:
             break
         _settle(code, gram, k, u, g, weight, unit, positive, bound, tolerance)
     return passes, violation

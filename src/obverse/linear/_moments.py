@@ -89,26 +89,39 @@ def _dense_moments(X: Any, order: Any, ends: Any, weights: Any, totals: Any, mea
 
 @njit(cache=True, nogil=True)
 def _sparse_moments(
-    data: Any, index: Any, pointer: Any, part: Any, weights: Any, totals: Any, mean: Any, square: Any, peak: Any
+    data: Any,
+    index: Any,
+    pointer: Any,
+    part: Any,
+    sizes: Any,
+    weights: Any,
+    totals: Any,
+    mean: Any,
+    square: Any,
+    peak: Any,
 ) -> None:
     """CSC data; ``part`` is the set that each row is in, ``weights`` are in the order of the data's rows."""
     several = totals.size > 1
+    entries = np.empty(totals.size, np.int64)
     covered, center, about = np.empty(totals.size), np.empty(totals.size), np.empty(totals.size)
     for j in range(pointer.size - 1):
-        covered[:], center[:] = 0.0, 0.0
+        covered[:], center[:], entries[:] = 0.0, 0.0, 0
         top = 0.0
         for at in range(pointer[j], pointer[j + 1]):
             row, x = index[at], data[at]
             k = part[row] if several else 0
             center[k] += weights[row] * x
             covered[k] += weights[row]
+            entries[k] += 1
             top = max(top, abs(x))
         if peak.size:
             peak[j] = top
         for k in range(totals.size):
             if totals[k] > 0:
                 center[k] /= totals[k]
-            about[k] = max(0.0, totals[k] - covered[k]) * center[k] ** 2
+            # Where every row has an entry, the difference would be rounding.
+            absent = max(0.0, totals[k] - covered[k]) if entries[k] < sizes[k] else 0.0
+            about[k] = absent * center[k] ** 2
         for at in range(pointer[j], pointer[j + 1]):
             row = index[at]
             k = part[row] if several else 0
@@ -200,7 +213,8 @@ def column_moments(
         if is_sparse:
             part = np.empty(rows, np.int64)
             part[order] = np.repeat(np.arange(totals.size), np.diff(ends))
-            _sparse_moments(X.data, X.indices, X.indptr, part, weights, totals, means, squares, peak)
+            sizes = np.diff(ends)
+            _sparse_moments(X.data, X.indices, X.indptr, part, sizes, weights, totals, means, squares, peak)
         elif X.flags.f_contiguous:
             _fortran_moments(X.T, order, ends, ordered, totals, means, squares, peak)
         else:
