@@ -134,7 +134,11 @@ def test_other_rows_in_place_of_those_held_out_change_nothing(
     # Columns are scaled by all rows, by powers of two, and the tolerance is in that scale: solved to rounding.
     terms = Terms(named(name), np.ones(24), standardize=standardize, tol=1e-13)
     alphas = problem_of(X, y, weights, loss).largest_alpha(terms) * np.geomspace(0.8, 0.1, 8)
-    one, other = (problem_of(kept(A, keep), b, weights, loss).solve(terms, alphas)[0] for A, b in ((X, y), (X2, y2)))
+    # Counts far from any model keep the folds that see them busy for long.
+    folds = HELD[:1] if loss == "poisson" else HELD
+    one, other = (
+        problem_of(kept(A, keep), b, weights, loss, folds=folds).solve(terms, alphas)[0] for A, b in ((X, y), (X2, y2))
+    )
     assert len(one) == len(other)
     for left, right in zip(one, other, strict=True):
         np.testing.assert_array_equal(left.index, right.index)

@@ -55,7 +55,7 @@ class SquaredRows:
 
     def shares(self, number: int) -> Floats:
         """Weights of the rows in the folds' order, of sum 1 over those of one fold, and 0 where it holds out."""
-        shares = self.store.weights / self.totals[number]
+        shares: Floats = self.store.weights / self.totals[number]
         shares[self.folds.slices[number]] = 0.0
         return shares
 
