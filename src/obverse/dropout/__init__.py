@@ -1,0 +1,1 @@
+"""Structured dropout: mask laws, layers, explicit regularizers, induced norms and global optima."""
