@@ -16,7 +16,7 @@ from torch import nn
 
 from ..errors import InvalidArgumentError, UnknownNameError
 
-__all__ = ["Criterion", "criterion"]
+__all__ = ["Criterion", "check_loss", "criterion"]
 
 _NAMES = ("squared", "cross-entropy", "logistic")
 
@@ -74,7 +74,8 @@ class Criterion:
         if self.kind == "squared":
             return probe * (weight * 2.0**0.5)
         if self.kind == "logistic":
-            return probe * weight * ((F.logsigmoid(outputs) + F.logsigmoid(-outputs)) / 2).exp()
+            deviation = ((F.logsigmoid(outputs) + F.logsigmoid(-outputs)) / 2).exp()
+            return probe * weight * deviation
         log_p = outputs.log_softmax(1)
         half = (log_p / 2).exp()
         return weight * (half * probe - log_p.exp() * (half * probe).sum(1, keepdim=True))
@@ -119,6 +120,26 @@ def criterion(loss: Any, outputs: torch.Tensor, target: torch.Tensor | None) -> 
     InvalidArgumentError
         Another loss, ``reduction="none"``, no target where one is needed, or one of the wrong shape.
     """
+    kind, reduction = check_loss(loss)
+    if outputs.dim() < (2 if kind == "cross-entropy" else 1):
+        raise InvalidArgumentError(f"{kind} loss takes outputs of shape (N, K), got {tuple(outputs.shape)}")
+    if kind == "cross-entropy":
+        return _cross_entropy(loss, reduction, outputs, target)
+    if target is not None and target.shape != outputs.shape:
+        raise InvalidArgumentError(
+            f"{kind} loss takes a target shaped like the outputs {tuple(outputs.shape)}, got {tuple(target.shape)}"
+        )
+    scale = {"rows": 1.0 / max(len(outputs), 1), "mean": 1.0 / max(outputs.numel(), 1), "sum": 1.0}[reduction]
+    scaled = torch.tensor(scale, dtype=outputs.dtype, device=outputs.device)
+    one = torch.ones((), dtype=outputs.dtype, device=outputs.device).expand_as(outputs)
+    target = None if target is None else target.to(outputs.dtype)
+    if kind == "squared":
+        return Criterion(kind, one, None if target is None else 2.0 * target, scaled)
+    return _logistic(loss, one, scaled, target)
+
+
+def check_loss(loss: Any) -> tuple[str, str]:
+    """Kind of a loss and how it averages; raises for what is no such loss."""
     if isinstance(loss, str):
         if loss not in _NAMES:
             raise UnknownNameError("loss", loss, _NAMES)
@@ -137,21 +158,7 @@ def criterion(loss: Any, outputs: torch.Tensor, target: torch.Tensor | None) -> 
     reduction = "rows" if isinstance(loss, str) else loss.reduction
     if reduction == "none":
         raise InvalidArgumentError("a penalty is one number: the loss must have reduction 'mean' or 'sum', not 'none'")
-    if outputs.dim() < (2 if kind == "cross-entropy" else 1):
-        raise InvalidArgumentError(f"{kind} loss takes outputs of shape (N, K), got {tuple(outputs.shape)}")
-    if kind == "cross-entropy":
-        return _cross_entropy(loss, reduction, outputs, target)
-    if target is not None and target.shape != outputs.shape:
-        raise InvalidArgumentError(
-            f"{kind} loss takes a target shaped like the outputs {tuple(outputs.shape)}, got {tuple(target.shape)}"
-        )
-    scale = {"rows": 1.0 / max(len(outputs), 1), "mean": 1.0 / max(outputs.numel(), 1), "sum": 1.0}[reduction]
-    scaled = torch.tensor(scale, dtype=outputs.dtype, device=outputs.device)
-    one = torch.ones((), dtype=outputs.dtype, device=outputs.device).expand_as(outputs)
-    target = None if target is None else target.to(outputs.dtype)
-    if kind == "squared":
-        return Criterion(kind, one, None if target is None else 2.0 * target, scaled)
-    return _logistic(loss, one, scaled, target)
+    return kind, reduction
 
 
 def _logistic(loss: Any, one: torch.Tensor, scale: torch.Tensor, target: torch.Tensor | None) -> Criterion:

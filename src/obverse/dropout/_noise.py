@@ -22,7 +22,6 @@ __all__ = ["Measure", "NoiseLayer", "Recorder", "drop_probability", "follow"]
 # output and the output.
 Measure = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
-_MODES = ("noise", "deterministic")
 _SCALES = ("marginal", "count", "none")
 _SHARES = ("batch", "channel")
 
@@ -60,6 +59,8 @@ class NoiseLayer(nn.Module):
     the optimizer. Under `torch.compile` the changing rate costs one recompilation, not one per step.
     """
 
+    # The first one is the default.
+    modes: tuple[str, ...] = ("noise", "deterministic")
     steps: torch.Tensor | None
 
     def __init__(
@@ -80,8 +81,8 @@ class NoiseLayer(nn.Module):
         for name in shares:
             if name not in _SHARES:
                 raise UnknownNameError("axis to share a mask over", str(name), _SHARES)
-        if mode not in _MODES:
-            raise UnknownNameError("mode", str(mode), _MODES)
+        if mode not in self.modes:
+            raise UnknownNameError("mode", str(mode), self.modes)
         if generator is not None and not isinstance(generator, torch.Generator):
             raise InvalidArgumentError(f"generator must be a torch.Generator or None, got {generator!r}")
         self.full_law = law
@@ -176,7 +177,7 @@ class NoiseLayer(nn.Module):
             shown.append(f"share={self.share!r}")
         if self.schedule is not None:
             shown.append(f"schedule={self.schedule!r}")
-        if self.mode != "noise":
+        if self.mode != self.modes[0]:
             shown.append(f"mode={self.mode!r}")
         return ", ".join(shown)
 
