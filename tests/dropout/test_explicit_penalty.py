@@ -41,7 +41,7 @@ def sliding_masks(gamma: float, block: int, channels: int, length: int) -> Masks
             share *= gamma if seed else 1 - gamma
             if seed:
                 mask[channel, start : start + block] = 0
-        covers = torch.tensor([min(i, length - block) - max(i - block + 1, 0) + 1 for i in range(length)])
+        covers = torch.tensor([min(i, length - block) - max(i - block + 1, 0) + 1 for i in range(length)]).double()
         yield share, mask / (1 - gamma) ** covers
 
 
@@ -186,9 +186,7 @@ def test_quadratic_is_half_the_variance_of_the_outputs_in_the_metric_of_the_loss
         general = explicit_penalty(Opaque(head), features, law, loss, target=target, form="quadratic")
         torch.testing.assert_close(general, value, rtol=1e-9, atol=1e-12)
         wanted = [features, *(p for p in head.parameters() if p.dim() == 2)]
-        for one, other in zip(
-            torch.autograd.grad(value, wanted), torch.autograd.grad(general, wanted), strict=True
-        ):
+        for one, other in zip(torch.autograd.grad(value, wanted), torch.autograd.grad(general, wanted), strict=True):
             torch.testing.assert_close(other, one, rtol=1e-8, atol=1e-10)
 
 
@@ -197,15 +195,14 @@ def test_sampled_form_is_unbiased_in_value_and_gradient(loss: str) -> None:
     features, head, _ = setting((5,), 3)
     net = nn.Sequential(nn.Tanh(), head)
     law = Bernoulli(0.7)
-    # Three outputs have four pairs of opposite signs, which are told apart by these draws for each example.
     truth = explicit_penalty(net, features, law, loss, form="quadratic")
     wanted = [features, head.weight]
     slopes = torch.autograd.grad(truth, wanted)
     rng = torch.Generator().manual_seed(1)
-    value = explicit_penalty(net, features, law, loss, form="sampled", generator=rng, samples=4000)
-    assert value.item() == pytest.approx(truth.item(), rel=0.03)
+    value = explicit_penalty(net, features, law, loss, form="sampled", generator=rng, samples=1500)
+    assert value.item() == pytest.approx(truth.item(), rel=0.05)
     for slope, other in zip(slopes, torch.autograd.grad(value, wanted), strict=True):
-        assert (slope - other).norm() < 0.05 * slope.norm()
+        assert (slope - other).norm() < 0.1 * slope.norm()
 
 
 def test_random_units_are_unbiased() -> None:
@@ -294,7 +291,7 @@ def test_positions_share_one_probe_of_signs() -> None:
     p = head(features).softmax(1)
     spread = torch.einsum("nkl,kc->ncl", p, weight.square()) - torch.einsum("nkl,kc->ncl", p, weight).square()
     truth = 0.5 * (3 / 7) * (features.square() * spread).sum() / 4
-    value = explicit_penalty(head, features, Bernoulli(0.7), "cross-entropy", generator=rng, samples=3000)
+    value = explicit_penalty(head, features, Bernoulli(0.7), "cross-entropy", generator=rng, samples=2000)
     assert value.item() == pytest.approx(truth.item(), rel=0.03)
     with pytest.raises(InvalidArgumentError, match="positions"):
         explicit_penalty(head, features, Bernoulli(0.7), "cross-entropy", form="quadratic")

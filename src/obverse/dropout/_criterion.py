@@ -7,6 +7,7 @@ on the target through ``a`` alone, which is 1 unless classes or examples are wei
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +73,7 @@ class Criterion:
         """
         weight = self.weight.sqrt()
         if self.kind == "squared":
-            return probe * (weight * 2.0**0.5)
+            return probe * (weight * math.sqrt(2.0))
         if self.kind == "logistic":
             deviation = ((F.logsigmoid(outputs) + F.logsigmoid(-outputs)) / 2).exp()
             return probe * weight * deviation

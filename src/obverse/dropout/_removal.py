@@ -99,9 +99,7 @@ def _windows(
     sides = event[len(event) - dims :]
     block = clipped(law.block_size, sides)
     before, after = offsets(block, law.seeds == "anywhere")
-    index = np.pad(
-        units.reshape(-1, *sides), ((0, 0), *zip(before, after, strict=True)), constant_values=units.size
-    )
+    index = np.pad(units.reshape(-1, *sides), ((0, 0), *zip(before, after, strict=True)), constant_values=units.size)
     windows = np.lib.stride_tricks.sliding_window_view(index, block, axis=tuple(range(1, dims + 1)))
     listed = windows.reshape(-1, math.prod(block))
     return np.full(len(listed), gamma / (1.0 - gamma)), listed
