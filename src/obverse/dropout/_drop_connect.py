@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -188,7 +188,11 @@ class DropConnect(NoiseLayer):
     def _mask(self, rows: int, parameter: torch.Tensor) -> torch.Tensor:
         if parameter.dim() == 1 and not self.masks_bias:
             return torch.ones_like(parameter).unsqueeze(0)
-        return self.law.sample((rows, *parameter.shape), self.generator, dtype=parameter.dtype, device=parameter.device)
+        return self.draw((rows, *parameter.shape), parameter)
+
+    def draw_now(self, shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+        """A mask of weights; who shares it is settled by how many are drawn."""
+        return self.law.sample(shape, self.generator, dtype=like.dtype, device=like.device)
 
     def _variance(
         self, affine: Affine, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None

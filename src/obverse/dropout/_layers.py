@@ -84,15 +84,7 @@ class MaskLayer(NoiseLayer):
 
     def mask(self, input: torch.Tensor) -> torch.Tensor:
         """A batch times a mask."""
-        mask = self.law.sample(
-            tuple(input.shape),
-            self.generator,
-            share=self.share,
-            scale=self.scale,
-            dtype=input.dtype,
-            device=input.device,
-        )
-        return input * mask
+        return input * self.draw(input.shape, input)
 
     def _measure(self, input: torch.Tensor, batched: bool) -> Measure:
         if self.scale == "none":
@@ -165,7 +157,8 @@ class Dropout(MaskLayer):
         )
         self.noise = noise
         plain = noise == "bernoulli" and scale == "marginal" and not self.share and generator is None
-        self._fused = plain and isinstance(rate, float)
+        # In a compiled graph the rate of torch's kernel is a constant.
+        self._fused = plain and isinstance(rate, float) and schedule is None
 
     def mask(self, input: torch.Tensor) -> torch.Tensor:
         """A batch times a mask; the common case is torch's own kernel."""

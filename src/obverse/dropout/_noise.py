@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import InvalidArgumentError, StateError, UnknownNameError
+from ._opaque import opaque_draw, registered
 from ._schedule import Schedule, as_schedule
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class NoiseLayer(nn.Module):
     -----
     The schedule moves when `step` is called, once per training step, not with every forward pass: with gradient
     accumulation, activation checkpointing, or a layer used twice, forward passes are not steps. `follow` ties it to
-    the optimizer. Under `torch.compile` the changing rate costs one recompilation, not one per step.
+    the optimizer. Under `torch.compile` a changing rate costs one recompilation, when dropout begins, and a layer with
+    a generator draws what it would draw uncompiled.
     """
 
     # The first one is the default.
@@ -95,6 +97,7 @@ class NoiseLayer(nn.Module):
         self.mode = mode
         self.recorder: Recorder | None = None
         self._count = 0
+        self._number = registered(self)
         if self.schedule is None:
             self.register_buffer("steps", None)
         else:
@@ -128,6 +131,19 @@ class NoiseLayer(nn.Module):
         self._count += 1
         self.steps.fill_(self._count)
         self._refresh()
+
+    def draw(self, shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+        """A mask of ``shape``, (N, *event), with dtype and device of ``like``."""
+        if torch.compiler.is_compiling() and (self.schedule is not None or self.generator is not None):
+            mask: torch.Tensor = opaque_draw(like.detach(), list(shape), self._number)
+            return mask
+        return self.draw_now(shape, like)
+
+    def draw_now(self, shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+        """The same outside of a compiled graph, or traced into it."""
+        return self.law.sample(
+            shape, self.generator, share=self.share, scale=self.scale, dtype=like.dtype, device=like.device
+        )
 
     def keep(self, masked: torch.Tensor, measure: Measure) -> torch.Tensor:
         """The output of a training pass without noise, which is noted where someone records."""
@@ -167,6 +183,10 @@ class NoiseLayer(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         # Who records this layer does not record its copies.
         return {**self.__dict__, "recorder": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._number = registered(self)
 
     def extra_repr(self) -> str:
         """The arguments that differ from their defaults, after the rate."""
