@@ -106,7 +106,12 @@ def test_expected_squared_loss_is_that_of_the_penalty() -> None:
 def test_moment_inference_averages_behind_the_activation() -> None:
     plain = seeded(lambda: nn.Linear(3, 2))
     layer = DropConnect(
-        plain, 0.5, inference="moments", activation=torch.relu, samples=20_000, generator=torch.Generator().manual_seed(0)
+        plain,
+        0.5,
+        inference="moments",
+        activation=torch.relu,
+        samples=20_000,
+        generator=torch.Generator().manual_seed(0),
     )
     x = torch.randn(6, 3, dtype=torch.float64)
     assert (layer(x) >= 0).all()

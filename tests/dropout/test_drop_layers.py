@@ -1,4 +1,4 @@
-"""Dropout layers: noise of mean one in training, the very input in evaluation, schedules, and what torch does to modules."""
+"""Dropout layers: mean one in training, the very input in evaluation, schedules, and what torch does to modules."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 from obverse.dropout._independent import Bernoulli
-from obverse.dropout._layers import DropBlock1d, DropBlock2d, DropBlock3d, DropPath, Dropout, MaskLayer
+from obverse.dropout._layers import DropBlock1d, DropBlock2d, DropBlock3d, Dropout, DropPath, MaskLayer
 from obverse.dropout._noise import NoiseLayer, follow
 from obverse.dropout._schedule import ConstantSchedule, CosineSchedule, LinearSchedule
 from obverse.dropout._sliding import SlidingBlock
 from obverse.errors import InvalidArgumentError, UnknownNameError
+
 
 @pytest.fixture(autouse=True)
 def forget_compiled() -> None:

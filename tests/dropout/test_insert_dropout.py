@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from obverse.dropout._insert import insert_dropout, inserted_dropout
-from obverse.dropout._layers import DropBlock2d, DropPath, Dropout
+from obverse.dropout._layers import DropBlock2d, Dropout, DropPath
 from obverse.dropout._noise import follow
 from obverse.errors import InvalidArgumentError, StateError
 

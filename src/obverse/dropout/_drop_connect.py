@@ -31,9 +31,9 @@ class DropConnect(NoiseLayer):
     mode : {"weights", "local", "deterministic"}
         In training ``"weights"`` masks weights; ``"local"`` draws each pre-activation from the normal law of the same
         mean and variance ``lam sum_j W_ij^2 v_j^2``: the same expected squared loss at the cost of two ordinary passes
-        and one random number per output. Positions of a convolution or sequence then have independent noise, where a
-        mask of weights is one for all positions of an example. ``"deterministic"`` is without noise, for an objective whose
-        penalty stands in for it; see `marginalized`.
+        and one random number per output. Positions of a convolution or sequence then have independent noise, where
+        a mask of weights is one for all positions of an example; with a generator it is not for `torch.compile`.
+        ``"deterministic"`` is without noise, for an objective whose penalty stands in for it; see `marginalized`.
     inference : {"mean", "moments"}
         Evaluation with the mean weights, or, as Wan et al. do, the mean of ``activation`` over pre-activations drawn
         from the normal law just named.

@@ -185,7 +185,7 @@ class NoiseLayer(nn.Module):
         return {**self.__dict__, "recorder": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._number = registered(self)
 
     def extra_repr(self) -> str:
