@@ -193,7 +193,7 @@ class Gaussian(_Noise):
         dtype: torch.dtype,
         device: torch.device | str | None,
     ) -> torch.Tensor:
-        noise = torch.randn((rows, *event), generator=generator, dtype=dtype, device=device)
+        noise = torch.empty((rows, *event), dtype=dtype, device=device).normal_(generator=generator)
         return noise.mul_(self._deviation(event, noise)).add_(1.0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from obverse.dropout._arrays import Array, beside, floating
 from obverse.errors import InvalidArgumentError
 
-__all__ = ["MaskLaw", "Share", "checked_probability", "checked_shape"]
+__all__ = ["MaskLaw", "Share", "checked_probability", "checked_shape", "single_probability"]
 
 Share = str | tuple[str, ...]
 Event = tuple[int, ...]
@@ -91,16 +92,8 @@ class MaskLaw(ABC):
         array (...,)
             In the dtype of ``values`` (at least float32).
         """
-        values, xp = floating(values)
-        event = checked_shape(values.shape[1:] if shape is None else shape)
-        lead = values.ndim - len(event)
-        if lead < 0 or tuple(values.shape[lead:]) != event:
-            raise InvalidArgumentError(f"values of shape {tuple(values.shape)} do not end in the event's shape {event}")
-        single = self._single_channel(event, _checked_share(share))
-        self._require_kept(single)
-        if single != event:
-            values = xp.sum(values, axis=tuple(range(lead, lead + self._channel_axes(event))), keepdims=True)
-        return self._quadratic_form(values, single, xp)
+        values, event, xp = self._summed(values, shape, share)
+        return self._quadratic_form(values, event, xp)
 
     def hadamard(self, matrix: Array, shape: Sequence[int] | None = None) -> Array:
         """``Cbar o matrix``, entry by entry, for a ``(d, d)`` matrix of the library it comes from.
@@ -222,9 +215,23 @@ class MaskLaw(ABC):
         dtype: torch.dtype,
         device: torch.device | str | None,
     ) -> torch.Tensor:
-        self._require_kept(event)
+        if not torch.compiler.is_compiling():  # a compiler follows no branch on numbers
+            self._require_kept(event)
         mask = self._draw(rows, event, generator, dtype, device)
         return mask * torch.as_tensor(1.0 / self._mean(event), dtype=dtype, device=mask.device)
+
+    def _summed(self, values: Array, shape: Sequence[int] | None, share: Share) -> tuple[Array, Event, Any]:
+        """Values of a quadratic form, summed over channels that share the mask, with their event and namespace."""
+        values, xp = floating(values)
+        event = checked_shape(values.shape[1:] if shape is None else shape)
+        lead = values.ndim - len(event)
+        if lead < 0 or tuple(values.shape[lead:]) != event:
+            raise InvalidArgumentError(f"values of shape {tuple(values.shape)} do not end in the event's shape {event}")
+        single = self._single_channel(event, _checked_share(share))
+        self._require_kept(single)
+        if single != event:
+            values = xp.sum(values, axis=tuple(range(lead, lead + self._channel_axes(event))), keepdims=True)
+        return values, single, xp
 
     def _channel_axes(self, event: Event) -> int:
         """How many leading axes of the event number its channels."""
@@ -282,10 +289,13 @@ def _shown(value: Any) -> str:
 
 def checked_shape(shape: Sequence[int]) -> Event:
     """An event's shape as a tuple of positive integers."""
-    event = tuple(shape)
-    if not all(isinstance(side, (int, np.integer)) and side > 0 for side in event):
+    try:
+        event = tuple(operator.index(side) for side in shape)
+    except TypeError as error:
+        raise InvalidArgumentError(f"an event's shape is a tuple of positive integers, got {shape}") from error
+    if not all(side > 0 for side in event):
         raise InvalidArgumentError(f"an event's shape is a tuple of positive integers, got {event}")
-    return tuple(int(side) for side in event)
+    return event
 
 
 def _checked_share(share: Share) -> tuple[str, ...]:
@@ -310,3 +320,11 @@ def checked_probability(value: Any, name: str, *, positive: bool = False) -> flo
         return float(array)
     array.setflags(write=False)
     return array
+
+
+def single_probability(value: Any, name: str) -> float:
+    """One probability, for laws that have a single rate."""
+    probability = checked_probability(value, name)
+    if not isinstance(probability, float):
+        raise InvalidArgumentError(f"{name} must be one number, got an array of shape {probability.shape}")
+    return probability
