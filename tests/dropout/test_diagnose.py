@@ -170,6 +170,23 @@ def test_kinds_of_labels() -> None:
             diagnose(model, (x, wrong))
 
 
+def test_centered_labels_have_one_rank_less_than_classes_at_every_rate() -> None:
+    model, (x, _) = relu_net(), regression(200)
+    for seed in range(5):
+        labels = torch.randint(0, 3, (200,), generator=torch.Generator().manual_seed(seed))
+        found = diagnose(model, (x, labels), keep_probability=0.999)
+        assert (found.predicted_rank, found.target_singular_values[2]) == (2, 0.0)
+
+
+def test_a_rate_of_zero_costs_nothing() -> None:
+    found = diagnose(relu_net(p=0.0), regression())
+    assert (found.regularizer, found.bound) == (0.0, 0.0)
+    assert np.isnan(found.ratio)
+    np.testing.assert_array_equal(found.predicted_singular_values, found.target_singular_values)
+    with pytest.raises(InvalidArgumentError, match="never keeps"):
+        diagnose(relu_net(p=1.0), regression())
+
+
 def test_modes_come_back_and_hooks_go_also_after_an_error() -> None:
     model, (x, y) = relu_net(), regression()
     model.train()

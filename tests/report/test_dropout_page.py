@@ -63,6 +63,7 @@ def test_every_section_of_a_last_layer(tmp_path: Path) -> None:
         "last layer 5",
     ):
         assert words in document.text, words
+    assert "Shares of the units" in document.text
     # Four singular values of four kinds.
     assert page.count('<path class="spot ') == 16
     assert page.count('<rect class="fill"') == 1
@@ -74,6 +75,13 @@ def test_a_linear_stack_has_a_bar_for_each_layer(tmp_path: Path) -> None:
     assert "Least with free weights" in document.text
     assert "optimum" in document.text
     assert "fixed features" not in document.text
+
+
+def test_units_without_a_share_are_counted(tmp_path: Path) -> None:
+    content = record()
+    content["diagnosis"]["unit_shares"] = {"5": [0.5, 0.0, 0.5, 0.0]}
+    _, document = written(content, tmp_path)
+    assert "2 units without a share are not drawn" in document.text
 
 
 def test_other_losses_are_drawn_as_shares(tmp_path: Path) -> None:

@@ -164,7 +164,11 @@ def loss_caveats(loss: Any) -> list[str]:
 
 
 def padded(matrix: torch.Tensor, size: int) -> Vector:
-    """Singular values, decreasing, with zeros up to ``size``; rounding errors of zero are zero."""
+    """Singular values, decreasing, with zeros up to ``size``.
+
+    The matrices come from roots of second moments, in which a zero is known to the root of the precision.
+    """
     values = torch.linalg.svdvals(matrix).numpy()
-    values = np.where(values > values.max(initial=0.0) * 1e-13, values, 0.0)
+    floor = 4.0 * math.sqrt(np.finfo(np.float64).eps * max(matrix.shape)) * values.max(initial=0.0)
+    values = np.where(values > floor, values, 0.0)
     return np.pad(values, (0, max(size - len(values), 0)))

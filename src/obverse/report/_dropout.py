@@ -12,7 +12,7 @@ from ..errors import InvalidArgumentError
 from ._charts import Figure, Key
 from ._plot import SHAPES, Plot, Spot, thinned
 from ._provenance import as_yaml, version_rows
-from ._record import Record, as_number, as_text
+from ._record import Record, as_number, as_numbers, as_text
 from ._scales import Linear, Logarithmic
 from ._template import write_page
 from ._wording import MISSING, amount, axis_number, axis_percent, count, number, percent, plural
@@ -166,10 +166,8 @@ def _unit_figure(found: Record) -> Figure | None:
     shares = found.get("unit_shares")
     lines = []
     for name, values in list(shares.items())[:10] if isinstance(shares, dict) else []:
-        sizes = sorted(
-            (size for size in map(as_number, values if isinstance(values, list) else []) if size), reverse=True
-        )
-        if sizes and all(map(math.isfinite, sizes)) and len(sizes) == len(values):
+        sizes = sorted(as_numbers(values), reverse=True)
+        if sizes:
             lines.append((as_text(name, 60), sizes))
     positive = [size for _, sizes in lines for size in sizes if size > 0]
     y = Logarithmic.around(positive)
@@ -193,9 +191,10 @@ def _unit_figure(found: Record) -> Figure | None:
         plot.line(thinned(points, _MOST_UNITS), f"tone-m{i}", style="own")
         keys.append(Key(name or "last layer", f"m{i}", "own"))
     keys.append(Key("equal shares", "quiet", "dashed"))
-    return Figure(
-        "Shares of the units", plot.svg(), "The bound is attained where all units have equal shares.", tuple(keys)
-    )
+    caption = "The bound is attained where all units have equal shares."
+    none = sum(size <= 0 for _, sizes in lines for size in sizes)
+    caption += f" {plural(none, 'unit')} without a share {'is' if none == 1 else 'are'} not drawn." if none else ""
+    return Figure("Shares of the units", plot.svg(), caption, tuple(keys))
 
 
 def _value_rows(found: Record) -> dict[str, Any]:

@@ -58,6 +58,8 @@ def plot_spectrum(summary: Mapping[str, Any], path: str | Path) -> Path:
         values, rank = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         values.set_title("Singular values of the optimum")
         count = kept.shape[1]
+        drawn = ~np.isnan(kept[:, 0])
+        same = " (the same)" if np.allclose(kept[drawn], relaxed[drawn], atol=1e-6 * kept[drawn].max()) else ""
         for index in reversed(range(count)):
             color = _COLORS[index] if index < _MOST else _GRAY
             for column, style in (
@@ -67,7 +69,7 @@ def plot_spectrum(summary: Mapping[str, Any], path: str | Path) -> Path:
                 # Lines of zeros would lie on each other, and on the axis.
                 values.plot(keep, np.where(column > 0, column, np.nan), color=color, **style)
         values.plot([], [], color="#333842", lw=2.1, label="optimum")
-        values.plot([], [], color="#333842", lw=1.1, ls=(0, (4, 3)), label="convex relaxation")
+        values.plot([], [], color="#333842", lw=1.1, ls=(0, (4, 3)), label=f"convex relaxation{same}")
         values.legend(loc="upper left")
         values.set_ylim(0, None)
         rank.set_title("Rank")
