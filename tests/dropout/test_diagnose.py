@@ -26,6 +26,7 @@ from obverse.dropout import (
     diagnose,
     explicit_penalty,
     insert_dropout,
+    marginalized,
 )
 from obverse.errors import InvalidArgumentError, NonFiniteError
 
@@ -285,6 +286,29 @@ def test_the_regularizer_of_a_stack_with_biases_is_the_variance_of_its_output() 
     assert found.regularizer == pytest.approx(total, rel=1e-10)
     assert 0 < found.mean_cost < total
     assert found.free_optimum <= found.expected_loss
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_stack_trained_to_the_end_has_the_predicted_singular_values(bias: bool) -> None:
+    torch.manual_seed(0)
+    x, y = (part.double() for part in regression(60))
+    model = nn.Sequential(nn.Linear(6, 8, bias=bias), Dropout(0.4), nn.Linear(8, 3, bias=bias)).double()
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=400, line_search_fn="strong_wolfe", tolerance_change=0)
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        outputs = model(x)
+        total = (outputs - y).square().sum(1).mean() + noise.penalty(outputs, y)
+        total.backward()
+        return total
+
+    with marginalized(model, "squared") as noise:
+        optimizer.step(loss)
+    found = diagnose(model, (x, y))
+    assert found.expected_loss == pytest.approx(found.free_optimum, rel=1e-6)
+    np.testing.assert_allclose(found.singular_values, found.predicted_singular_values, rtol=1e-3, atol=1e-4)
+    assert found.ratio == pytest.approx(1, abs=1e-4)
+    assert found.mean_cost == pytest.approx(0, abs=1e-6)
 
 
 class Functional(nn.Module):

@@ -114,12 +114,13 @@ def test_text_is_escaped(attack: str, tmp_path: Path) -> None:
 WRONG = (None, "text", [], {}, [None], math.nan, math.inf, -1, 0, True)
 
 
-@pytest.mark.parametrize("wrong", WRONG, ids=repr)
-def test_fields_of_a_wrong_shape_are_left_out(wrong: Any, tmp_path: Path) -> None:
-    content = record()
-    for field in content["diagnosis"]:
+@pytest.mark.parametrize("place", range(len(WRONG)), ids=lambda place: repr(WRONG[place]))
+def test_fields_of_a_wrong_shape_are_left_out(place: int, tmp_path: Path) -> None:
+    content, wrong = record(), WRONG[place]
+    # Every field meets a third of what is wrong: all pairs would say little more, and take long.
+    for field in list(content["diagnosis"])[place % 3 :: 3]:
         written({**content, "diagnosis": {**content["diagnosis"], field: wrong}}, tmp_path)
-    for field in content:
+    for field in list(content)[place % 3 :: 3]:
         written({**content, field: wrong}, tmp_path)
     for field in ("layer_values", "unit_shares"):
         written({**content, "diagnosis": {**content["diagnosis"], field: {"5": wrong}}}, tmp_path)
