@@ -228,8 +228,9 @@ def test_errors_say_what_to_do() -> None:
         marginalized(model, "hinge")
     with pytest.raises(UnknownNameError):
         marginalized(model, "squared", form="exactly")
-    with pytest.raises(InvalidArgumentError, match="samples"):
-        marginalized(model, "squared", samples=0)
+    for option in ("samples", "units"):
+        with pytest.raises(InvalidArgumentError, match=option):
+            marginalized(model, "squared", **{option: 0})
     raw = seeded(nn.Linear(3, 4), Dropout(0.2, scale="none"), nn.Linear(4, 2))
     with marginalized(raw, "squared"), pytest.raises(InvalidArgumentError, match="scale='none'"):
         raw(x)

@@ -205,9 +205,10 @@ def test_sampled_form_is_unbiased_in_value_and_gradient(loss: str) -> None:
         assert (slope - other).norm() < 0.1 * slope.norm()
 
 
-def test_random_units_are_unbiased() -> None:
+@pytest.mark.parametrize("linear", [False, True])
+def test_random_units_are_unbiased(linear: bool) -> None:
     features, head, _ = setting((4,), 2)
-    net = nn.Sequential(nn.Tanh(), head)
+    net = head if linear else nn.Sequential(nn.Tanh(), head)
     law, target = Bernoulli(0.8), torch.tensor([0, 1, 0, 1])
     options = {"loss": "cross-entropy", "target": target, "form": "leave-one-out"}
     truth = explicit_penalty(net, features, law, **options).item()
@@ -332,3 +333,5 @@ def test_refusals_name_what_is_possible() -> None:
         explicit_penalty(head, features[:, :, None, None].expand(4, 5, 2, 2), law)
     with pytest.raises(InvalidArgumentError, match="weights"):
         explicit_penalty(Opaque(head), features, Connect(0.5))
+    with pytest.raises(InvalidArgumentError, match="units"):
+        explicit_penalty(head, features, Connect(0.5), "cross-entropy", units=2)

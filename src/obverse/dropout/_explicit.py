@@ -58,8 +58,9 @@ def explicit_penalty(
     samples : int
         Probes of ``"sampled"``, one backward pass each.
     units : int, optional
-        With ``"leave-one-out"`` and a head that is not linear: how many groups of units to take away, drawn at random
-        and weighted so that the estimate is unbiased. All by default, a forward pass each.
+        With ``"leave-one-out"``: how many groups of units to take away, drawn at random and weighted so that the
+        estimate is unbiased. By default all: K numbers for each unit and example of a linear head, a forward pass for
+        each group of others. Not for `Connect`.
 
     Returns
     -------
@@ -123,7 +124,7 @@ def explicit_penalty(
         if isinstance(law, Connect):
             raise InvalidArgumentError("masks on weights of a linear head have closed forms; use form='quadratic'")
         return _differentiated(linear.outputs, features, law, loss, target, samples, generator)
-    return linear_penalty(linear, features, outputs, law, terms, form)
+    return linear_penalty(linear, features, outputs, law, terms, form, units, generator)
 
 
 def chosen_form(form: str, loss: Criterion, law: MaskLaw) -> str:
@@ -146,14 +147,25 @@ def _require_squared(loss: Criterion) -> None:
 
 
 def linear_penalty(
-    head: LinearHead, features: torch.Tensor, outputs: torch.Tensor, law: MaskLaw, loss: Criterion, form: str
+    head: LinearHead,
+    features: torch.Tensor,
+    outputs: torch.Tensor,
+    law: MaskLaw,
+    loss: Criterion,
+    form: str,
+    units: int | None,
+    generator: torch.Generator | None,
 ) -> torch.Tensor:
     """The closed forms of a linear head."""
     if form != "leave-one-out":
         return loss.mean(head.quadratic(law, features, outputs, loss))
     if isinstance(law, Connect):
+        if units is not None:
+            raise InvalidArgumentError("units= draws groups of units, and Connect drops weights: leave it out")
         return loss.mean(head.leave_one_weight_out(law, features, outputs, loss))
     groups = removals(law, tuple(features.shape[1:]), features)
+    if units is not None:
+        groups = groups.subset(units, generator)
     return loss.mean(head.leave_one_out(groups, features, outputs, loss))
 
 

@@ -250,7 +250,7 @@ class MaskLaw(ABC):
 
     def _require_kept(self, event: Event) -> None:
         """Refuse what has no normalized mask."""
-        never = int(np.count_nonzero(self._mean(event) <= 0.0))
+        never = int(np.count_nonzero(self._mean(event) < np.finfo(np.float64).tiny))
         if never:
             raise InvalidArgumentError(
                 f"{self!r} never keeps {never} of {math.prod(event)} units, so its mask cannot be divided by its mean; "

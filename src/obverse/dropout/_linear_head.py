@@ -115,12 +115,17 @@ class LinearHead:
             weight = self.weight
         # A unit that is always zero fills up short groups.
         hidden, weight = F.pad(features.flatten(1), (0, 1)), F.pad(weight, (0, 1))
-        base, slope = loss.potential(outputs), loss.slope(outputs)
+        base, drift = loss.potential(outputs), hidden * (loss.slope(outputs) @ weight)
         total = torch.zeros_like(base)
         for piece in _chunks(len(groups.weight), hidden.shape[0] * max(groups.index.shape[1], weight.shape[0])):
             index = groups.index[piece]
-            shift = torch.einsum("ngr,kgr->ngk", hidden[:, index], weight[:, index])
-            left = _each(loss, outputs.unsqueeze(1) - shift) - base.unsqueeze(1) + (shift * slope.unsqueeze(1)).sum(2)
+            if index.shape[1] == 1:
+                units = index[:, 0]
+                moved = torch.addcmul(outputs.unsqueeze(1), hidden[:, units].unsqueeze(2), weight.T[units], value=-1.0)
+            else:
+                shift = torch.einsum("ngr,kgr->ngk", hidden[:, index], weight[:, index])
+                moved = outputs.unsqueeze(1) - shift
+            left = _each(loss, moved) - base.unsqueeze(1) + drift[:, index].sum(2)
             total = total + left @ groups.weight[piece]
         return total
 

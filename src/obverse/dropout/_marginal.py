@@ -31,6 +31,7 @@ def marginalized(
     *,
     form: str = "auto",
     samples: int = 1,
+    units: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Marginalized:
     """Replace the noise of all dropout layers of a model by the penalty that it is on average.
@@ -45,8 +46,11 @@ def marginalized(
         See the notes.
     samples : int
         Probes of the sampled form, one backward pass each.
+    units : int, optional
+        How many units or groups leave-one-out takes away, drawn at random and weighted so that the estimate is
+        unbiased; by default all, K numbers for each unit and example.
     generator : torch.Generator, optional
-        Of the probes.
+        Of the probes and units.
 
     Returns
     -------
@@ -87,7 +91,9 @@ def marginalized(
         raise UnknownNameError("form", str(form), _FORMS)
     if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
         raise InvalidArgumentError(f"samples must be an integer of at least 1, got {samples!r}")
-    return Marginalized(model, loss, form, samples, generator)
+    if units is not None and (isinstance(units, bool) or not isinstance(units, int) or units < 1):
+        raise InvalidArgumentError(f"units must be None or an integer of at least 1, got {units!r}")
+    return Marginalized(model, loss, form, samples, units, generator)
 
 
 @dataclass
@@ -107,7 +113,9 @@ class Marginalized:
     next forward pass, and at its end.
     """
 
-    def __init__(self, model: nn.Module, loss: Any, form: str, samples: int, generator: torch.Generator | None) -> None:
+    def __init__(
+        self, model: nn.Module, loss: Any, form: str, samples: int, units: int | None, generator: torch.Generator | None
+    ) -> None:
         layers = [module for module in model.modules() if isinstance(module, NoiseLayer)]
         layers += [layer for layer in inserted_layers(model) if isinstance(layer, NoiseLayer)]
         if not layers:
@@ -115,6 +123,7 @@ class Marginalized:
         check_loss(loss)
         self._model, self._layers = model, layers
         self._loss, self._form, self._samples, self._generator = loss, form, samples, generator
+        self._units = units
         self._records: list[_Record] = []
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._ran = False
@@ -222,7 +231,7 @@ class Marginalized:
         form = chosen_form(self._form, terms, layer.law)
         if form == "leave-one-out" and not drops_groups(layer.law):
             form = "quadratic"
-        return linear_penalty(record.head, record.masked, outputs, layer.law, terms, form)
+        return linear_penalty(record.head, record.masked, outputs, layer.law, terms, form, self._units, self._generator)
 
 
 class _Watch:

@@ -191,7 +191,7 @@ def spectral_k_support_prox(matrix: Array, k: int, step: float) -> Array:
         As in `k_support_prox`, or when ``matrix`` has fewer than two axes.
     """
     (matrix,), back = _matrix(matrix, k)
-    return back(_SpectralProx.apply(matrix, k, float(_checked_step(step))))
+    return back(_SpectralProx.apply(matrix, k, float(_checked_step(step))))  # type: ignore[no-untyped-call]
 
 
 def _checked(k: int) -> int:

@@ -27,12 +27,12 @@ def drop_blocks(mask: torch.Tensor, block: tuple[int, ...], t: float, generator:
     seeds = _successes(mask.numel() // math.prod(sides) * math.prod(positions), t, generator)
     # From the number of a seed to that of its first unit, last axis first; and the units of its block after it.
     first = torch.zeros_like(seeds)
-    within = torch.zeros(1, dtype=torch.int64)
+    within = torch.zeros(1, dtype=torch.int64, device=mask.device)
     stride = 1
     for side, b, count in zip(reversed(sides), reversed(block), reversed(positions), strict=True):
         rest = torch.div(seeds, count, rounding_mode="floor")
         first += (seeds - rest * count) * stride
-        within = (torch.arange(b)[:, None] * stride + within).reshape(-1)
+        within = (torch.arange(b, device=mask.device)[:, None] * stride + within).reshape(-1)
         seeds, stride = rest, stride * side
     first += seeds * stride
     mask.view(-1).index_fill_(0, (first[:, None] + within).reshape(-1), 0.0)
@@ -47,7 +47,7 @@ def _successes(trials: int, t: float, generator: torch.Generator | None) -> torc
     size = int(expected + 6.0 * math.sqrt(expected)) + 16
     last, found = -1.0, []
     while last < trials:  # once, but for one draw in a billion
-        gaps = torch.empty(size, dtype=torch.float64).exponential_(generator=generator)
+        gaps = torch.empty(size, dtype=torch.float64, device="cpu").exponential_(generator=generator)
         numbers = gaps.div_(t).floor_().add_(1.0).cumsum_(0).add_(last)
         last = float(numbers[-1])
         found.append(numbers)

@@ -12,14 +12,24 @@ import torch
 from numpy.typing import NDArray
 
 from obverse.dropout._arrays import Array, beside
-from obverse.dropout._law import Event, MaskLaw, Share, single_probability
+from obverse.dropout._law import Event, MaskLaw, Share, checked_shape, single_probability
 from obverse.dropout._seeds import drop_blocks, pooled_blocks, sparse
-from obverse.dropout._windows import clipped, constants, cover_counts, covers_of_map, log_keep, offsets
+from obverse.dropout._windows import (
+    band_counts,
+    clipped,
+    constants,
+    covers_of_map,
+    log_keep,
+    offsets,
+    pair_counts,
+)
 from obverse.errors import InvalidArgumentError
 
 __all__ = ["SlidingBlock"]
 
 _ACCURACY = 1e-17  # of a term of the exponential series, relative to the sum
+_DENSE_SIDE = 4096  # units: a matrix of 128 MB
+_PASS = 24  # multiply-adds of a matrix product in the time of one pass over memory
 
 
 class SlidingBlock(MaskLaw):
@@ -86,7 +96,7 @@ class SlidingBlock(MaskLaw):
 
     def seed_probability(self, shape: Sequence[int]) -> float:
         """``gamma``: the probability that a position in an event of this shape is a seed."""
-        return -math.expm1(-self._log_keep(self._sides(tuple(shape))))
+        return -math.expm1(-self._log_keep(self._sides(checked_shape(shape))))
 
     def window_bound(self, values: Array, shape: Sequence[int] | None = None, share: Share = ()) -> Array:
         """First-order lower bound of `quadratic_form`, in one pass over the units; differentiable in torch.
@@ -144,10 +154,6 @@ class SlidingBlock(MaskLaw):
     def _log_keep(self, sides: tuple[int, ...]) -> float:
         return log_keep(sides, self.block_size, self._anywhere(), self.rate, self.gamma, self.published)
 
-    def _pair_counts(self, event: Event) -> list[NDArray[np.float64]]:
-        pairs = zip(self._sides(event), self.block_size, strict=True)
-        return [cover_counts(side, b, self._anywhere()) for side, b in pairs]
-
     def _exponents(self, event: Event) -> NDArray[np.float64]:
         """``t n_p`` for every unit of the event."""
         sides = self._sides(event)
@@ -159,37 +165,40 @@ class SlidingBlock(MaskLaw):
 
     def drop_rate(self, shape: Sequence[int]) -> float:
         """Exact probability that a unit is dropped, averaged over the map."""
-        return float(np.mean(-np.expm1(-self._exponents(tuple(shape)))))
+        return float(np.mean(-np.expm1(-self._exponents(checked_shape(shape)))))
 
     def _variance(self, event: Event) -> NDArray[np.float64]:
         return np.expm1(self._exponents(event))
 
     def _covariance(self, event: Event) -> NDArray[np.float64]:
         pairs: NDArray[Any] = np.ones((1, 1))
-        for counts in self._pair_counts(event):
-            pairs = np.kron(pairs, counts)
+        for side, b in zip(self._sides(event), self.block_size, strict=True):
+            pairs = np.kron(pairs, pair_counts(side, b, self._anywhere()))
         channels = math.prod(event[: self._channel_axes(event)])
         return np.asarray(np.kron(np.eye(channels), np.expm1(self._log_keep(self._sides(event)) * pairs)))
 
     def _quadratic_form(self, values: Array, event: Event, xp: Any) -> Array:
-        # exp(t n_h n_w) - 1 = sum_k t^k/k! n_h^k n_w^k: every term is a Kronecker product, hence two small matrix
-        # products, and not negative: its matrices are Hadamard powers of positive semidefinite ones.
-        pairs = self._pair_counts(event)
-        largest = [float(counts.max()) for counts in pairs]
-        top = self._log_keep(self._sides(event)) * math.prod(largest)
+        # exp(t n_h n_w) - 1 = sum_k t^k/k! n_h^k n_w^k: every term is a Kronecker product, applied axis by axis, and not
+        # negative: its matrices are Hadamard powers of positive semidefinite ones.
+        sides = self._sides(event)
+        axes = tuple(range(values.ndim - len(event), values.ndim))
+        counts = [
+            (pair_counts if _dense(side, b) else band_counts)(side, b, self._anywhere())
+            for side, b in zip(sides, self.block_size, strict=True)
+        ]
+        largest = [float(along.max()) for along in counts]
+        top = self._log_keep(sides) * math.prod(largest)
         if top == 0.0:
-            return 0.0 * xp.sum(values, axis=tuple(range(values.ndim - len(event), values.ndim)))
-        bases = [beside(counts / most, values) for counts, most in zip(pairs, largest, strict=True)]
+            return xp.sum(0.0 * values, axis=axes)
+        bases = [along / most for along, most in zip(counts, largest, strict=True)]
         if len(bases) == 1:
-            smoothed = values @ beside(np.expm1(top * pairs[0] / largest[0]), values)
+            smoothed = _along(values, [np.expm1(top * bases[0])], sides, xp)
         else:
-            smoothed, powers = 0.0, bases
-            coefficients = list(_series(top))
-            for order, coefficient in enumerate(coefficients):
-                if order:
-                    powers = [power * base for power, base in zip(powers, bases, strict=True)]
-                smoothed = smoothed + coefficient * _along(values, powers, xp)
-        return xp.sum(values * smoothed, axis=tuple(range(values.ndim - len(event), values.ndim)))
+            smoothed, powers = 0.0, [np.ones_like(base) for base in bases]
+            for coefficient in _series(top):
+                powers = [power * base for power, base in zip(powers, bases, strict=True)]
+                smoothed = smoothed + coefficient * _along(values, powers, sides, xp)
+        return xp.sum(values * smoothed, axis=axes)
 
     def _draw(
         self,
@@ -226,6 +235,8 @@ class SlidingBlock(MaskLaw):
         block = clipped(self.block_size, sides)
         before, after = self._offsets(block)
         canvas = tuple(side + low + high for side, low, high in zip(sides, before, after, strict=True))
+        t: float
+        reciprocal: torch.Tensor
         t, reciprocal = constants(
             len(sides), self.rate, self.gamma, self.published, self._anywhere(), dtype, *sides, *self.block_size
         )
@@ -236,11 +247,11 @@ class SlidingBlock(MaskLaw):
             return torch.ones((*leading, *sides), dtype=dtype, device=device)
         listed = sparse(torch.empty(0, device=device).device, gamma)
         if listed and normalized and canvas == sides:
-            mask = reciprocal.expand(*leading, *sides).contiguous()
+            mask = reciprocal.expand(*leading, *sides).clone(memory_format=torch.contiguous_format)
             drop_blocks(mask, block, t, generator)
             return mask
         if listed:
-            mask = torch.ones((*leading, *canvas), dtype=dtype)
+            mask = torch.ones((*leading, *canvas), dtype=dtype, device="cpu")
             drop_blocks(mask, block, t, generator)
         else:
             mask = pooled_blocks(leading, canvas, block, gamma, generator, dtype, device)
@@ -272,10 +283,23 @@ def _series(top: float) -> Iterable[float]:
         total += term
 
 
-def _along(values: Array, matrices: list[Array], xp: Any) -> Array:
-    """A symmetric matrix applied along each of the last axes."""
-    for axis, matrix in enumerate(reversed(matrices), start=1):
-        values = xp.moveaxis(xp.moveaxis(values, -axis, -1) @ matrix, -1, -axis)
+def _dense(side: int, b: int) -> bool:
+    """Whether a product with the whole matrix of an axis beats one pass for every diagonal of its band."""
+    return side <= min(_DENSE_SIDE, _PASS * (2 * b - 1))
+
+
+def _along(values: Array, matrices: list[NDArray[np.float64]], sides: tuple[int, ...], xp: Any) -> Array:
+    """A symmetric matrix along each of the last axes, given whole or as its band (`band_counts`)."""
+    for axis, (matrix, side) in enumerate(zip(matrices, sides, strict=True), start=-len(sides)):
+        lines = xp.moveaxis(values, axis, -1)
+        if matrix.shape[0] == side:
+            product = lines @ beside(matrix, values)
+        else:
+            reach = matrix.shape[0] // 2
+            edge = xp.zeros_like(lines[..., :reach])
+            padded = xp.concat([edge, lines, edge], axis=-1)
+            product = sum(beside(row, values) * padded[..., lag : lag + side] for lag, row in enumerate(matrix))
+        values = xp.moveaxis(product, -1, axis)
     return values
 
 

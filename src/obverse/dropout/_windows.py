@@ -9,9 +9,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["clipped", "constants", "cover_counts", "covers_of_map", "log_keep", "offsets"]
+__all__ = [
+    "band_counts",
+    "clipped",
+    "constants",
+    "cover_counts",
+    "covers_of_map",
+    "log_keep",
+    "offsets",
+    "pair_counts",
+]
 
 Sides = tuple[int, ...]
+Counts = NDArray[np.float64]
 
 
 def clipped(block: Sides, sides: Sides) -> Sides:
@@ -26,17 +36,37 @@ def offsets(block: Sides, anywhere: bool) -> tuple[Sides, Sides]:
     return tuple((b - 1) // 2 for b in block), tuple(b // 2 for b in block)
 
 
-@lru_cache(maxsize=256)
-def cover_counts(side: int, block: int, anywhere: bool) -> NDArray[np.float64]:
-    """How many positions along one axis cover units ``i`` and ``j``, ``(side, side)``; on the diagonal ``i``."""
-    block = min(block, side)
+def _counts(first: NDArray[np.int64], second: NDArray[np.int64], side: int, block: int, anywhere: bool) -> Counts:
+    """How many positions of the block along an axis cover units ``first`` and ``second``."""
     (before,), (after,) = offsets((block,), anywhere)
+    low, high = np.minimum(first, second) + before, np.maximum(first, second) + before
     last = side + before + after - block
-    unit = np.arange(before, before + side)
-    low, high = np.minimum(unit[:, None], unit), np.maximum(unit[:, None], unit)
-    counts: NDArray[np.float64] = np.maximum(0, np.minimum(low, last) - np.maximum(high - block + 1, 0) + 1).astype(
-        np.float64
-    )
+    counts: Counts = np.maximum(0, np.minimum(low, last) - np.maximum(high - block + 1, 0) + 1).astype(np.float64)
+    counts.setflags(write=False)
+    return counts
+
+
+@lru_cache(maxsize=256)
+def cover_counts(side: int, block: int, anywhere: bool) -> Counts:
+    """How many positions of the block along an axis cover each unit, ``(side,)``."""
+    unit = np.arange(side)
+    return _counts(unit, unit, side, min(block, side), anywhere)
+
+
+@lru_cache(maxsize=64)
+def pair_counts(side: int, block: int, anywhere: bool) -> Counts:
+    """How many positions cover units ``i`` and ``j``, ``(side, side)``."""
+    unit = np.arange(side)
+    return _counts(unit[:, None], unit, side, min(block, side), anywhere)
+
+
+@lru_cache(maxsize=64)
+def band_counts(side: int, block: int, anywhere: bool) -> Counts:
+    """The band of `pair_counts`, ``(2 b - 1, side)``: row ``b - 1 + lag`` holds the counts of units ``i``, ``i + lag``."""
+    block = min(block, side)
+    unit = np.arange(side)
+    other = unit + np.arange(1 - block, block)[:, None]
+    counts = np.where((other >= 0) & (other < side), _counts(unit, other, side, block, anywhere), 0.0)
     counts.setflags(write=False)
     return counts
 
@@ -77,7 +107,7 @@ def _distribution(sides: Sides, block: Sides, anywhere: bool) -> tuple[NDArray[n
     """The distinct values of ``n_p`` over the map and the share of units that have each."""
     values, shares = np.ones(1), np.ones(1)
     for side, b in zip(sides, block, strict=True):
-        along, counts = np.unique(np.diagonal(cover_counts(side, b, anywhere)), return_counts=True)
+        along, counts = np.unique(cover_counts(side, b, anywhere), return_counts=True)
         values, shares = np.outer(values, along).reshape(-1), np.outer(shares, counts / side).reshape(-1)
     return values, shares
 
@@ -98,17 +128,14 @@ def constants(
     """
     sides, block = sizes[:count], sizes[count:]
     t = log_keep(sides, block, anywhere, drop_rate, gamma, published)
-    return t, _reciprocal(t, sides, block, anywhere, dtype)
-
-
-@lru_cache(maxsize=64)
-def _reciprocal(t: float, sides: Sides, block: Sides, anywhere: bool, dtype: torch.dtype) -> torch.Tensor:
-    return torch.from_numpy(np.exp(t * covers_of_map(sides, block, anywhere))).to(dtype)
+    with np.errstate(over="ignore"):  # an infinite t: the caller says what is wrong
+        reciprocal = np.exp(t * covers_of_map(sides, block, anywhere))
+    return t, torch.tensor(reciprocal, dtype=dtype, device="cpu")
 
 
 def covers_of_map(sides: Sides, block: Sides, anywhere: bool) -> NDArray[np.float64]:
     """``n_p`` for every unit of a map."""
     covers = np.ones(())
     for side, b in zip(sides, block, strict=True):
-        covers = np.multiply.outer(covers, np.diagonal(cover_counts(side, b, anywhere)))
+        covers = np.multiply.outer(covers, cover_counts(side, b, anywhere))
     return covers

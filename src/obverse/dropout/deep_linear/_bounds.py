@@ -1,4 +1,4 @@
-"""Lower bounds of the explicit regularizer that need only the product: nuclear norm, Schatten quasi-norms, any mask law."""
+"""Lower bounds of the explicit regularizer that need only the product, and what any law of masks costs at the least."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ class MaskBound:
 def nuclear_norm_bound(
     weights: Sequence[Array], keep_probability: KeepProbabilities, covariance: Array | None = None
 ) -> NuclearNormBound:
-    """``R >= nu ||W C^{1/2}||_*^2`` with ``nu = prod_l (1 + lam_l/d_l) - 1``, the convex envelope of the induced regularizer.
+    """``R >= nu ||W C^{1/2}||_*^2`` with ``nu = prod_l (1 + lam_l/d_l) - 1``.
 
-    Mianjy and Arora (2019) for equal rates; per-layer rates and any ``C``: derived, theory note 5.4. Unequal rates in a
+    The convex envelope of the induced regularizer: Mianjy and Arora (2019) for equal rates; per-layer rates and any ``C``: derived, theory note 5.4. Unequal rates in a
     layer count with ``1/sum_i(1/lam_i)``. With `Blocks` of up to r units the norm is the spectral r-support norm and a
     layer counts with ``lam/K``.
 
@@ -132,8 +132,8 @@ def schatten_bound(
 def mask_bound(product: Array, mask_covariance: Array, covariance: Array | None = None) -> MaskBound:
     """Lower bound of ``<Cbar, U'U o H>`` for one hidden layer and masks of any law.
 
-    When ``Cbar >= diag(e)`` in the Loewner order, ``Omega >= ||M||_*^2 / sum_i (1/e_i)``, ``M = U V' C^{1/2}`` (derived,
-    theory note 3.7). The diagonal is exact for independent units; otherwise the best of the multiples of
+    When ``Cbar >= diag(e)`` in the Loewner order, ``Omega >= ||M||_*^2 / sum_i (1/e_i)`` with
+    ``M = U V' C^{1/2}`` (derived, theory note 3.7). The diagonal is exact for independent units; otherwise the best of the multiples of
     ``1``, ``diag(Cbar)`` and ``1/diag(Cbar^-1)``, each as large as the order allows. Zero when ``Cbar`` is singular
     (blocks: see `nuclear_norm_bound`; sliding windows: `sliding_block_bound`).
 
@@ -164,7 +164,7 @@ def mask_bound(product: Array, mask_covariance: Array, covariance: Array | None 
     strength = float(1.0 / (1.0 / best).sum())
     attained = None
     if independent:
-        singular = np.linalg.svd(numbers(matrix), compute_uv=False)
+        singular = np.asarray(np.linalg.svd(numbers(matrix), compute_uv=False), dtype=np.float64)
         total = float(singular.sum())
         attained = total == 0 or majorizes(singular / total, strength / best)
     return MaskBound(back(strength * nuclear_norm(matrix).square()), strength, best, attained)
@@ -173,9 +173,9 @@ def mask_bound(product: Array, mask_covariance: Array, covariance: Array | None 
 def sliding_block_bound(
     product: Array, seed_probability: float, block_size: int, width: int, covariance: Array | None = None
 ) -> Array:
-    """Lower bound for circular sliding blocks on one hidden layer: ``(g/(1-g)) (b^2/d) ||M||^2`` (spectral b-support norm).
+    """Lower bound for circular sliding blocks on one hidden layer.
 
-    Every unit is the start of a dropped window of ``b`` units with probability ``g`` (DropBlock without borders). The
+    ``(g/(1-g)) (b^2/d) ||M||^2`` in the spectral b-support norm. Every unit is the start of a dropped window of ``b`` units with probability ``g`` (DropBlock without borders). The
     single-window part of the regularizer, averaged (derived, theory note 3.7).
 
     Parameters

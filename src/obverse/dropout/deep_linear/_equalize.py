@@ -24,9 +24,9 @@ def equalize(
     """The same linear map with all units of a layer equally active: every ``diag H_l`` is constant.
 
     Layer by layer, units are first rescaled so that activity and outgoing energy balance, which changes neither the
-    product nor the regularizer, then turned by `equalizing_rotation`. The explicit regularizer never grows; where it was
-    not equalized it falls (Mianjy, Arora and Vidal, 2018, for one hidden layer; derived for any depth, theory note 5.3).
-    The gap to the least possible value (`induced_regularizer`) may remain.
+    product nor the regularizer, then turned by `equalizing_rotation`. The explicit regularizer never grows; where it
+    was not equalized it falls (Mianjy, Arora and Vidal, 2018, for one hidden layer; derived for any depth, theory note
+    5.3). The gap to the least possible value (`induced_regularizer`) may remain.
 
     Parameters
     ----------

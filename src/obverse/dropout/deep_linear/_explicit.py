@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from itertools import product
 from typing import Literal
@@ -14,7 +14,16 @@ from ...errors import InvalidArgumentError, UnknownNameError
 from .._exchange import Array, admit
 from ._noise import KeepProbabilities, Noise, check_keep_probability, layer_noises
 
-__all__ = ["Form", "admit_network", "drop_path_moment", "explicit_regularizer", "inner_moments", "outer_moments"]
+__all__ = [
+    "Form",
+    "admit_network",
+    "admit_problem",
+    "drop_path_moment",
+    "explicit_regularizer",
+    "inner_moments",
+    "last_dropped",
+    "outer_moments",
+]
 
 Form = Literal["last-dropped", "first-dropped", "forward", "backward", "subset-sum"]
 
@@ -29,8 +38,8 @@ def explicit_regularizer(
 ) -> Array:
     """What dropout adds to the expected squared loss of the network ``x -> W_{k+1} D_k W_k ... D_1 W_1 x``.
 
-    ``E_z ||y - f_z(x)||^2 = ||y - W x||^2 + R`` exactly, for any second moment ``C`` of the inputs. With
-    ``G_0 = C``, ``H_l = W_l G_{l-1} W_l'``, ``G_l = H_l + Cbar_l o H_l`` and ``N_l = W_{k+1} ... W_{l+1}`` the default form is
+    ``E_z ||y - f_z(x)||^2 = ||y - W x||^2 + R`` exactly, for any second moment ``C`` of the inputs. With ``G_0 = C``,
+    ``H_l = W_l G_{l-1} W_l'``, ``G_l = H_l + Cbar_l o H_l`` and ``N_l = W_{k+1} ... W_{l+1}`` the default form is
 
         R = sum_l tr(N_l (Cbar_l o H_l) N_l')
 
@@ -104,29 +113,51 @@ def drop_path_moment(moment: Array, branch: Array, keep_probability: float) -> A
     return back(whole @ inner @ whole.mT + (1 - keep) / keep * (linear @ inner @ linear.mT))
 
 
-def admit_network(weights: Sequence[Array], covariance: Array | None, *more: Array) -> tuple[list[Tensor], Tensor, ...]:  # type: ignore[misc]
-    """The weights and the inputs' second moment as tensors that fit each other, ``more`` beside them, and the way back."""
+def admit_network(
+    weights: Sequence[Array], covariance: Array | None
+) -> tuple[list[Tensor], Tensor, Callable[[Tensor], Array]]:
+    """The weights and the inputs' second moment as tensors that fit each other, and the way back."""
     weights = list(weights)
-    if not weights:
+    tensors, back = admit(*weights, *([] if covariance is None else [covariance]))
+    return *_fitted(tensors, len(weights)), back
+
+
+def admit_problem(
+    weights: Sequence[Array], covariance: Array | None, cross_covariance: Array
+) -> tuple[list[Tensor], Tensor, Tensor, Callable[[Tensor], Array]]:
+    """As `admit_network`, with the cross covariance (outputs, inputs) before the way back."""
+    weights = list(weights)
+    (cross, *tensors), back = admit(cross_covariance, *weights, *([] if covariance is None else [covariance]))
+    matrices, moment = _fitted(tensors, len(weights))
+    expected = (matrices[-1].shape[0], matrices[0].shape[1])
+    if cross.shape != expected:
+        raise InvalidArgumentError(f"cross_covariance must be {expected}, got {tuple(cross.shape)}")
+    return matrices, moment, cross, back
+
+
+def _fitted(tensors: list[Tensor], count: int) -> tuple[list[Tensor], Tensor]:
+    matrices = tensors[:count]
+    if not matrices:
         raise InvalidArgumentError("a network has at least one weight layer")
-    given = [] if covariance is None else [covariance]
-    tensors, back = admit(*weights, *given, *more)
-    matrices = tensors[: len(weights)]
     for layer, matrix in enumerate(matrices, 1):
         if matrix.ndim != 2:
             raise InvalidArgumentError(f"weight layer {layer} is not a matrix: shape {tuple(matrix.shape)}")
         if layer > 1 and matrix.shape[1] != matrices[layer - 2].shape[0]:
             raise InvalidArgumentError(
-                f"weight layer {layer} takes {matrix.shape[1]} inputs, layer {layer - 1} has {matrices[layer - 2].shape[0]} units"
+                f"weight layer {layer} takes {matrix.shape[1]} inputs, "
+                f"but layer {layer - 1} has {matrices[layer - 2].shape[0]} units"
             )
-    size = matrices[0].shape[1]
-    moment = torch.eye(size, dtype=matrices[0].dtype, device=matrices[0].device) if covariance is None else tensors[len(weights)]
+    first = matrices[0]
+    size = first.shape[1]
+    moment = torch.eye(size, dtype=first.dtype, device=first.device) if len(tensors) == count else tensors[count]
     if moment.shape != (size, size):
         raise InvalidArgumentError(f"the covariance must be ({size}, {size}), got {tuple(moment.shape)}")
-    return matrices, moment, *tensors[len(weights) + len(given) :], back
+    return matrices, moment
 
 
-def inner_moments(matrices: list[Tensor], noises: list[Noise | None], moment: Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
+def inner_moments(
+    matrices: list[Tensor], noises: list[Noise | None], moment: Tensor
+) -> tuple[list[Tensor], list[Tensor | None]]:
     """``G_0, ..., G_{k+1}`` and what each mask adds, from input to output."""
     moments, added = [moment], []
     for matrix, noise in zip(matrices, noises, strict=True):
@@ -147,7 +178,8 @@ def outer_moments(matrices: list[Tensor], noises: list[Noise | None]) -> list[Te
     return outer[::-1]
 
 
-def _last_dropped(matrices: list[Tensor], noises: list[Noise | None], moment: Tensor) -> Tensor:
+def last_dropped(matrices: list[Tensor], noises: list[Noise | None], moment: Tensor) -> Tensor:
+    """The regularizer's nonnegative terms, one per weight layer, each for the masks whose last drop is there."""
     _, added = inner_moments(matrices, noises, moment)
     above = outer_moments(matrices, [None] * len(matrices))
     return torch.stack([_energy(extra, outer) for extra, outer in zip(added, above[1:], strict=True)])
@@ -188,7 +220,7 @@ def _subset_sum(matrices: list[Tensor], noises: list[Noise | None], moment: Tens
 
 
 _FORMS = {
-    "last-dropped": _last_dropped,
+    "last-dropped": last_dropped,
     "first-dropped": _first_dropped,
     "forward": _forward,
     "backward": _backward,

@@ -1,4 +1,4 @@
-"""What dropout costs a linear map at the least: the explicit regularizer minimized over all networks with one product."""
+"""What dropout costs a linear map at the least: the explicit regularizer minimized over networks."""
 
 from __future__ import annotations
 
@@ -84,7 +84,8 @@ def induced_regularizer(
     Raises
     ------
     InvalidArgumentError
-        When a layer is narrower than the rank of the product, blocks do not divide a width, or a law has no closed form.
+        When a layer is narrower than the rank of the product, blocks do not divide a width, or a law has no
+        closed form.
     """
     widths = check_widths(widths)
     layers = layer_strengths(keep_probability, widths, block_size)
@@ -118,7 +119,9 @@ def distinct_rank(singular: NDArray[np.float64], dtype: torch.dtype, size: int) 
 
 def allocate(singular: NDArray[np.float64], layers: Sequence[LayerStrength]) -> NDArray[np.float64]:
     """The minimizing ``a`` (k, n) for positive singular values."""
-    result = np.stack([_filled(singular, 0.0, layer.block) for layer in layers]) if layers else np.zeros((0, len(singular)))
+    result = (
+        np.stack([_filled(singular, 0.0, layer.block) for layer in layers]) if layers else np.zeros((0, len(singular)))
+    )
     active = [index for index, layer in enumerate(layers) if layer.strength > 0 and layer.block < len(singular)]
     if not active or len(layers) == 1:
         return result
@@ -154,8 +157,8 @@ def _attained(allocation: NDArray[np.float64], layer: LayerStrength) -> bool:
 def _common_allocation(singular: NDArray[np.float64], strength: float, block: int, depth: int) -> NDArray[np.float64]:
     """The one ``a`` that all layers of equal strength share, by bisection on the multiplier ``mu``.
 
-    ``depth c s_i^2 (1 + c/a_i)^(depth-1) / a_i^2 = mu`` where ``a_i < 1``; in ``x = -log a_i`` its logarithm is convex and
-    increasing, so that Newton's method from above converges for every ``mu``.
+    ``depth c s_i^2 (1 + c/a_i)^(depth-1) / a_i^2 = mu`` where ``a_i < 1``; in ``x = -log a_i`` its logarithm is convex
+    and increasing, so that Newton's method from above converges for every ``mu``.
     """
     base = np.log(depth * strength) + 2 * np.log(singular)
 
@@ -179,4 +182,4 @@ def _common_allocation(singular: NDArray[np.float64], strength: float, block: in
 
 
 def _filled(slopes: NDArray[np.float64], offset: float, total: int) -> NDArray[np.float64]:
-    return np.asarray(fill(torch.from_numpy(slopes), offset, total).numpy(), dtype=np.float64)
+    return numbers(fill(torch.from_numpy(slopes), offset, total))

@@ -30,7 +30,7 @@ class Noise(Protocol):
     """The mask of one weight layer: after it (dropout of its outputs) or on it (DropConnect)."""
 
     def added(self, weight: Tensor, moment: Tensor, clean: Tensor) -> Tensor:
-        """Covariance that the mask adds, given the inputs' ``moment`` and ``clean = W G W'``: (d, d), or its diagonal (d,)."""
+        """Covariance that the mask adds, (d, d) or its diagonal (d,), given ``moment`` G and ``clean = W G W'``."""
 
     def adjoint(self, weight: Tensor, outer: Tensor) -> Tensor:
         """``A(Q)`` (d_in, d_in) with ``<Q, D(G)> = <A(Q), G>``."""
@@ -66,7 +66,8 @@ class Structured:
         return result
 
     def adjoint(self, weight: Tensor, outer: Tensor) -> Tensor:
-        return weight.mT @ self.law.hadamard(outer) @ weight
+        result: Tensor = weight.mT @ self.law.hadamard(outer) @ weight
+        return result
 
     def weight_gradient(self, weight: Tensor, moment: Tensor, outer: Tensor) -> Tensor:
         result: Tensor = self.law.hadamard(outer) @ weight @ moment

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ...errors import InvalidArgumentError
 from .._exchange import Array, numbers
-from ._explicit import admit_network, explicit_regularizer, inner_moments, outer_moments
-from ._noise import KeepProbabilities, layer_noises
+from ._explicit import admit_problem, inner_moments, last_dropped, outer_moments
+from ._noise import KeepProbabilities, Noise, layer_noises
 
-__all__ = ["gradient", "objective", "root_and_inverse", "second_moments", "target_energy"]
+__all__ = ["excess_loss", "gradient", "objective", "root_and_inverse", "second_moments", "slopes", "target_energy"]
 
 
 def second_moments(inputs: Array, targets: Array, *, center: bool = False) -> tuple[Array, Array, Array]:
@@ -61,8 +61,8 @@ def objective(
 ) -> Array:
     """Expected squared loss under dropout, ``E ||y - f_z(x)||^2`` (sum over outputs), over data and masks.
 
-    ``tr((W - W*) C (W - W*)') + R + const`` with ``W* = C_yx C^+`` and ``const = tr(C_yy) - tr(W* C_yx')``: residual and
-    regularizer are sums of nonnegative terms, so small losses keep their digits.
+    ``tr((W - W*) C (W - W*)') + R + const`` with ``W* = C_yx C^+`` and ``const = tr(C_yy) - tr(W* C_yx')``: residual
+    and regularizer are sums of nonnegative terms, so small losses keep their digits.
 
     Parameters
     ----------
@@ -83,14 +83,11 @@ def objective(
     InvalidArgumentError
         When shapes do not fit, or the moments cannot belong to any data (``C_yx`` outside the range of ``C``).
     """
-    matrices, moment, cross, back = admit_network(weights, covariance, cross_covariance)
-    _check_cross(matrices, cross)
+    matrices, moment, cross, back = admit_problem(weights, covariance, cross_covariance)
     _, inverse = root_and_inverse(moment)
     best = torch.from_numpy(_least_squares(numbers(moment), numbers(cross), inverse)).to(cross)
-    difference = reduce(lambda below, matrix: matrix @ below, matrices) - best
     energy = target_energy(moment, cross, target_second_moment)
-    regularizer: Tensor = explicit_regularizer(matrices, keep_probability, moment)
-    return back(((difference @ moment) * difference).sum() + regularizer + energy)
+    return back(excess_loss(matrices, layer_noises(keep_probability, matrices), moment, best) + energy)
 
 
 def gradient(
@@ -101,8 +98,8 @@ def gradient(
 ) -> list[Array]:
     """Gradient of `objective` with respect to every weight, in closed form.
 
-    ``dL/dW_l = 2 P_l W_l G_{l-1} - 2 W_{k+1->l+1}' C_yx W_{l-1->1}'`` with ``P_l = Q_l + Cbar_l o Q_l`` and ``Q_l`` the energy
-    of the outputs per unit of second moment behind layer l (derived, theory note 5.2).
+    ``dL/dW_l = 2 P_l W_l G_{l-1} - 2 W_{k+1->l+1}' C_yx W_{l-1->1}'`` with ``P_l = Q_l + Cbar_l o Q_l`` and ``Q_l`` the
+    energy of the outputs per unit of second moment behind layer l (derived, theory note 5.2).
 
     Parameters
     ----------
@@ -118,9 +115,18 @@ def gradient(
     InvalidArgumentError
         When shapes do not fit or a keep probability is outside (0, 1].
     """
-    matrices, moment, cross, back = admit_network(weights, covariance, cross_covariance)
-    _check_cross(matrices, cross)
-    noises = layer_noises(keep_probability, matrices)
+    matrices, moment, cross, back = admit_problem(weights, covariance, cross_covariance)
+    return [back(slope) for slope in slopes(matrices, layer_noises(keep_probability, matrices), moment, cross)]
+
+
+def excess_loss(matrices: list[Tensor], noises: list[Noise | None], moment: Tensor, best: Tensor) -> Tensor:
+    """The loss beyond what no linear map can explain, given the least-squares map ``best``."""
+    difference = reduce(lambda below, matrix: matrix @ below, matrices) - best
+    return ((difference @ moment) * difference).sum() + last_dropped(matrices, noises, moment).sum()
+
+
+def slopes(matrices: list[Tensor], noises: list[Noise | None], moment: Tensor, cross: Tensor) -> list[Tensor]:
+    """Derivatives of the loss with respect to the weights."""
     inner, _ = inner_moments(matrices, noises, moment)
     outer = outer_moments(matrices, noises)
     # From the output down: C_yx seen through the layers above; from the input up: the product of the layers below.
@@ -133,7 +139,7 @@ def gradient(
         half = outer[layer + 1] @ matrix @ inner[layer] - above[-1 - layer] @ below.mT
         if noise is not None:
             half = half + noise.weight_gradient(matrix, inner[layer], outer[layer + 1])
-        result.append(back(2 * half))
+        result.append(2 * half)
         below = matrix @ below
     return result
 
@@ -154,7 +160,9 @@ def target_energy(covariance: Array | None, cross_covariance: Array, target_seco
     total = float(given if given.ndim == 0 else np.trace(given))
     rest = total - float((best * cross).sum())
     if not rest >= -1e-6 * max(abs(total), 1e-300):
-        raise InvalidArgumentError(f"target_second_moment has trace {total}, the explained part alone is {total - rest}")
+        raise InvalidArgumentError(
+            f"target_second_moment has trace {total}, the explained part alone is {total - rest}"
+        )
     return max(rest, 0.0)
 
 
@@ -192,9 +200,3 @@ def _least_squares(
 
 def _unreachable(cross: NDArray[np.float64], reached: NDArray[np.float64], precision: float) -> bool:
     return bool(np.linalg.norm(cross - reached) > precision**0.4 * np.linalg.norm(cross))
-
-
-def _check_cross(matrices: list[Tensor], cross: Tensor) -> None:
-    expected = (matrices[-1].shape[0], matrices[0].shape[1])
-    if cross.shape != expected:
-        raise InvalidArgumentError(f"cross_covariance must be {expected}, got {tuple(cross.shape)}")

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-from ...errors import InvalidArgumentError
 from .._exchange import Array, numbers
-from ._noise import KeepProbabilities
-from ._objective import gradient, objective, root_and_inverse, target_energy
+from ._noise import KeepProbabilities, layer_noises
+from ._objective import excess_loss, objective, root_and_inverse, slopes, target_energy
 from ._rotation import spreading_frame
 from ._spectrum import Spectrum, best_spectrum, relaxed_spectrum
 from ._strengths import LayerStrength, check_widths, layer_strengths
@@ -85,8 +84,8 @@ def global_optimum(
     """The minimum of `objective` over all networks of these widths, for every rate, depth and covariance.
 
     With ``m`` the singular values of ``C_yx C^{-1/2}`` and ``c_l = lam_l/d_l`` it is ``tr(C_yy) - F`` for
-    ``F = max sum_i m_i^2 prod_l a_i^l/(a_i^l + c_l)`` over ``a^l`` in the simplex (derived, theory note 5.7; one hidden layer:
-    Cavazza et al., 2018, and for blocks Pal, Lane, Vidal and Haeffele, 2020). Blocks of r: ``c_l = lam_l/K_l``,
+    ``F = max sum_i m_i^2 prod_l a_i^l/(a_i^l + c_l)`` over ``a^l`` in the simplex (derived, theory note 5.7; one
+    hidden layer: Cavazza et al., 2018, and for blocks Pal, Lane, Vidal and Haeffele, 2020). Blocks of r: ``c_l = lam_l/K_l``,
     ``0 <= a <= 1, sum a = r``. A layer narrower than the rank keeps the leading directions.
 
     For data: ``global_optimum(*second_moments(X, y), keep_probability=..., widths=...)``.
@@ -157,8 +156,8 @@ def _weights(
 ) -> tuple[Matrices, bool]:
     """Weights that realize the allocations, and whether some layer's frame is only a random stand-in.
 
-    ``W_1 = Q_1 sqrt(a^1) V' C^{-1/2}``, ``W_l = Q_l sqrt(a^l/(a^{l-1} + c_{l-1})) Q_{l-1}'``, ``W_{k+1} = P diag(s/gain) Q_k'`` with
-    frames ``Q_l`` that spread ``a^l`` evenly over the masks of layer l; then all layers are scaled to one norm.
+    ``W_1 = Q_1 sqrt(a^1) V' C^{-1/2}``, ``W_l = Q_l sqrt(a^l/(a^{l-1} + c_{l-1})) Q_{l-1}'`` and
+    ``W_{k+1} = P diag(s/gain) Q_k'`` with frames ``Q_l`` that spread ``a^l`` evenly over the masks of layer l; then all layers are scaled to one norm.
     """
     rank, missing = spectrum.rank, False
     below, spread, gain, weights = right[:rank], np.ones(rank), np.ones(rank), []
@@ -179,7 +178,11 @@ def _weights(
 
 
 def _polished(
-    weights: Matrices, noises: KeepProbabilities, covariance: Array, cross: NDArray[np.float64], reached: float
+    weights: Matrices,
+    noises: KeepProbabilities,
+    covariance: NDArray[np.float64],
+    cross: NDArray[np.float64],
+    reached: float,
 ) -> tuple[Matrices, float]:
     """The best of a few local descents from ``weights`` and random perturbations of it."""
     shapes = [weight.shape for weight in weights]
@@ -188,18 +191,29 @@ def _polished(
     def unpacked(flat: NDArray[np.float64]) -> Matrices:
         return [part.reshape(shape) for part, shape in zip(np.split(flat, ends), shapes, strict=True)]
 
+    moment, target = torch.from_numpy(covariance), torch.from_numpy(cross)
+    inverse = root_and_inverse(covariance)[1]
+    best_map = torch.from_numpy(cross @ inverse @ inverse)
+    masks = layer_noises(noises, [torch.from_numpy(weight) for weight in weights])
+
     def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        current = unpacked(flat)
-        slopes = gradient(current, noises, covariance, cross)
-        return float(objective(current, noises, covariance, cross)), np.concatenate([slope.ravel() for slope in slopes])
+        current = [torch.from_numpy(weight) for weight in unpacked(flat)]
+        down = slopes(current, masks, moment, target)
+        return float(excess_loss(current, masks, moment, best_map)), torch.cat(
+            [slope.ravel() for slope in down]
+        ).numpy()
 
     generator = np.random.default_rng(0)
     start = np.concatenate([weight.ravel() for weight in weights])
     best, lowest = start, reached
-    for noise in (0.0, 0.3, 0.3, 0.3):
+    for noise in (0.0, 0.3, 0.3):
         jitter = noise * np.sqrt(np.mean(start**2)) * generator.standard_normal(len(start))
         found = minimize(
-            loss, start + jitter, jac=True, method="L-BFGS-B", options={"maxiter": 5000, "maxfun": 6000, "ftol": 1e-15, "gtol": 1e-10}
+            loss,
+            start + jitter,
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": 5000, "maxfun": 6000, "ftol": 1e-15, "gtol": 1e-10},
         )
         if found.fun < lowest:
             best, lowest = np.asarray(found.x), float(found.fun)

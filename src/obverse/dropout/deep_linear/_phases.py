@@ -74,14 +74,16 @@ def predicted_ranks(
     """
     wanted, sizes = _checked(singular_values, depth, widths)
     rates: Iterable[Any] = check_keep_probability(keep_probabilities, 1).reshape(-1)
-    return np.array([best_spectrum(wanted, _layers(float(rate), sizes, block_size)).rank for rate in rates], dtype=np.int64)
+    return np.array(
+        [best_spectrum(wanted, _layers(float(rate), sizes, block_size)).rank for rate in rates], dtype=np.int64
+    )
 
 
 def phases(singular_values: Array, depth: int, widths: int | Sequence[int], block_size: int = 1) -> list[Phase]:
     """The keep probabilities at which the rank of the global optimum falls, from the largest down.
 
-    Bisection on the rank of `global_optimum`'s singular values, to a relative precision of 1e-9 in ``lam``. Steps that no
-    rate reaches (equal singular values with one hidden layer) are absent. Derived, theory note 5.7.
+    Bisection on the rank of `global_optimum`'s singular values, to a relative precision of 1e-9 in ``lam``. Steps that
+    no rate reaches (equal singular values with one hidden layer) are absent. Derived, theory note 5.7.
 
     Parameters
     ----------
@@ -132,8 +134,8 @@ def phases(singular_values: Array, depth: int, widths: int | Sequence[int], bloc
 def rank_one_keep_probability(singular_values: Array, depth: int, widths: int | Sequence[int]) -> float:
     """Keep probability below which the convex relaxation has rank one and is the proven global optimum; 0 if never.
 
-    ``nu (m_1 - m_2) >= m_2`` with ``nu = prod_l (1 + lam/d_l) - 1``, the large-dropout regime of Mianjy and Arora (2019;
-    condition derived, theory note 5.5).
+    ``nu (m_1 - m_2) >= m_2`` with ``nu = prod_l (1 + lam/d_l) - 1``, the large-dropout regime of Mianjy and Arora
+    (2019; condition derived, theory note 5.5).
 
     Parameters
     ----------
@@ -162,7 +164,7 @@ def _keep(log_rate: float) -> float:
 
 
 def _relaxed_keep(wanted: NDArray[np.float64], rank: int, widths: Sequence[int], block_size: int) -> float:
-    """Keep probability at which the relaxation drops direction ``rank`` (1-based): nu = m_j / (sum_{i<=j} m_i - j m_j)."""
+    """Where the relaxation drops direction ``j = rank``, counted from 1: nu = m_j / (sum_{i<=j} m_i - j m_j)."""
     if block_size > 1:
         return float("nan")
     excess = float(wanted[:rank].sum() - rank * wanted[rank - 1])

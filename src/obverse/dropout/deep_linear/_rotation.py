@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -57,8 +59,8 @@ def majorizes(spectrum: NDArray[np.float64], diagonal: NDArray[np.float64]) -> b
 def spreading_frame(spectrum: NDArray[np.float64], layer: LayerStrength, seed: int = 0) -> NDArray[np.float64] | None:
     """Orthonormal ``Q (d, n)`` for which every group of ``Q diag(spectrum) Q'`` carries its share of energy evenly.
 
-    Single units: the diagonal is ``shares``. Blocks: every diagonal block is ``share * I`` (on the spectrum's support when
-    that fits into one block). None when no such frame was found, which for blocks is not a proof that none exists.
+    Single units: the diagonal is ``shares``. Blocks: every diagonal block is ``share * I`` (on the spectrum's support
+    when that fits into one block). None when no such frame was found, which for blocks is not a proof that none exists.
     """
     size = len(spectrum)
     if layer.strength == 0.0 or size == 0:
@@ -69,9 +71,9 @@ def spreading_frame(spectrum: NDArray[np.float64], layer: LayerStrength, seed: i
             return None
         padded = np.pad(spectrum, (0, layer.width - size))
         return _turn(np.diag(padded), wanted).T[:, :size]
-    if size <= layer.block:
-        single = np.eye(layer.block, size)
-        return np.concatenate([np.sqrt(share) * single for share in layer.shares])
+    full = int(np.count_nonzero(spectrum >= spectrum.sum() / layer.block * (1 - 1e-13)))
+    if size <= layer.block or full:
+        return _shared_frame(spectrum, layer, size if size <= layer.block else full, seed)
     for attempt in range(4):
         frame = _projected_frame(spectrum, layer, np.random.default_rng((seed, attempt)))
         if frame is not None:
@@ -79,8 +81,23 @@ def spreading_frame(spectrum: NDArray[np.float64], layer: LayerStrength, seed: i
     return None
 
 
+def _shared_frame(
+    spectrum: NDArray[np.float64], layer: LayerStrength, shared: int, seed: int
+) -> NDArray[np.float64] | None:
+    """The first ``shared`` directions lie in every block alike; the others share the rest of the blocks' units."""
+    groups, room, size = len(layer.shares), layer.block - shared, len(spectrum)
+    frame = np.zeros((groups, layer.block, size))
+    frame[:, range(shared), range(shared)] = np.sqrt(layer.shares)[:, None]
+    if size > shared:
+        rest = spreading_frame(spectrum[shared:], replace(layer, block=room, width=groups * room), seed)
+        if rest is None:
+            return None
+        frame[:, shared:, shared:] = rest.reshape(groups, room, size - shared)
+    return frame.reshape(layer.width, size)
+
+
 def _turn(matrix: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rotation with ``diag(Q' S Q) = wanted``, when ``diag S`` majorizes it (Dhillon, Heath, Sustik and Tropp, 2005)."""
+    """Rotation with ``diag(Q' S Q) = wanted`` when ``diag S`` majorizes it (Dhillon, Heath, Sustik, Tropp, 2005)."""
     size = len(matrix)
     order, places = np.argsort(np.diag(matrix), kind="stable"), np.argsort(wanted, kind="stable")
     targets = wanted[places]
@@ -122,13 +139,14 @@ def _rotate(turned: NDArray[np.float64], rotation: NDArray[np.float64], i: int, 
 def _projected_frame(
     spectrum: NDArray[np.float64], layer: LayerStrength, generator: np.random.Generator
 ) -> NDArray[np.float64] | None:
-    """Alternate between matrices with the spectrum and matrices with the wanted diagonal blocks, from a random start."""
+    """Alternate between matrices with the spectrum and with the wanted diagonal blocks, from a random start."""
     size, block = len(spectrum), layer.block
     order = np.argsort(spectrum)
     frame = np.linalg.qr(generator.standard_normal((layer.width, size)))[0]
     wanted = [share * spectrum.sum() / block * np.eye(block) for share in layer.shares]
+    last = np.inf
     spans = [slice(start, start + block) for start in range(0, layer.width, block)]
-    for _ in range(2000):
+    for round_ in range(2000):
         moment = (frame * spectrum) @ frame.T
         deviation = 0.0
         for span, target in zip(spans, wanted, strict=True):
@@ -136,5 +154,9 @@ def _projected_frame(
             moment[span, span] = target
         if deviation < _SETTLED:
             return frame
+        if round_ % 200 == 199:
+            if deviation > 0.9 * last:
+                return None
+            last = deviation
         frame[:, order] = np.linalg.eigh(moment)[1][:, layer.width - size :]
     return None

@@ -2,7 +2,8 @@
 
     maximize F(a) = sum_i m_i^2 prod_l a_i^l / (a_i^l + c_l)   over allocations a^l of every layer
 
-with ``m`` the singular values of ``C_yx C^{-1/2}``; then ``s_i = m_i prod_l a_i^l/(a_i^l + c_l)`` (theory note 5.7, 5.10).
+with ``m`` the singular values of ``C_yx C^{-1/2}``; then ``s_i = m_i prod_l a_i^l/(a_i^l + c_l)`` (theory note
+5.7, 5.10).
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def best_spectrum(wanted: NDArray[np.float64], layers: Sequence[LayerStrength]) 
 
 
 def relaxed_spectrum(wanted: NDArray[np.float64], layers: Sequence[LayerStrength]) -> Spectrum:
-    """Minimizer of the convex relaxation ``||m - s||^2 + nu ||s||^2`` with the nuclear (or k-support) norm: a lower bound.
+    """Minimizer of the convex relaxation ``||m - s||^2 + nu ||s||^2`` with the nuclear (or k-support) norm.
 
     Its cost is never above that of any network; equal to it when the solution has rank one, and for one hidden layer.
     """

@@ -89,7 +89,9 @@ def _strength(entry: Any, width: int, block: int, layer: int) -> LayerStrength:
     else:
         keep = check_keep_probability(1.0 if entry is None else entry, layer)
         if keep.ndim > 1 or (keep.ndim == 1 and keep.shape[0] not in (1, groups)):
-            raise InvalidArgumentError(f"layer {layer} has {groups} masks, got keep probabilities of shape {keep.shape}")
+            raise InvalidArgumentError(
+                f"layer {layer} has {groups} masks, got keep probabilities of shape {keep.shape}"
+            )
         variance = np.broadcast_to((1 - keep) / keep, (groups,)).astype(np.float64)
         if block > 1 and not isinstance(noise, Blocks):
             noise = Blocks(entry, block)
