@@ -9,14 +9,25 @@ from ._version import __version__
 from .errors import ObverseError
 
 if TYPE_CHECKING:
-    from . import duality, linear, penalties, sparsify
+    from . import dropout, duality, linear, penalties, sparsify
     from .sparsify import Budget, Rule, Sparsifier
 
-__all__ = ["Budget", "ObverseError", "Rule", "Sparsifier", "__version__", "duality", "linear", "penalties", "sparsify"]
+__all__ = [
+    "Budget",
+    "ObverseError",
+    "Rule",
+    "Sparsifier",
+    "__version__",
+    "dropout",
+    "duality",
+    "linear",
+    "penalties",
+    "sparsify",
+]
 
 # Names are resolved on first use, so that `import obverse` loads neither torch nor scikit-learn.
 _HOMES = {"Budget": "sparsify", "Rule": "sparsify", "Sparsifier": "sparsify"}
-_ROOMS = {"duality", "linear", "penalties", "sparsify"}
+_ROOMS = {"dropout", "duality", "linear", "penalties", "sparsify"}
 
 
 def __getattr__(name: str) -> Any:

@@ -24,6 +24,13 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,  # else the defaults in brackets are taken for markup, and not shown
 )
+dropout = typer.Typer(
+    name="dropout",
+    help="What dropout does to linear networks and to the last layer of any model.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(dropout)
 errors = Console(stderr=True)
 
 
@@ -247,6 +254,66 @@ def duality(
 
         plot_faces(chosen, strength, out, title=title)
     print_duality(summary, as_json, out)
+
+
+@dropout.command("diagnose")
+def dropout_diagnose(
+    run: str = typer.Argument(help="Output folder of obverse sparsify."),
+    rate: float | None = typer.Option(None, help="Drop rate before the last layer [the model's own, else 0.5]."),
+    part: str = typer.Option("test", help="Rows to look at: test, train or validation."),
+    model: str | None = typer.Option(None, help="The run's package.module:factory, if you trust it."),
+    out: str | None = typer.Option(None, help="Save a page, .html."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """Value of dropout's regularizer on a trained model, its bounds, and singular values against their prediction."""
+    import json
+
+    from .training import diagnose_run
+
+    if out is not None and not out.lower().endswith((".html", ".htm")):
+        raise InvalidArgumentError(f"the page must end in .html, got {out!r}")
+    record = diagnose_run(run, drop_rate=rate, part=part, model=model)
+    text = record.pop("text")
+    record["command"] = shlex.join(["obverse", *sys.argv[1:]])
+    if out is not None:
+        from .report import write_dropout
+
+        write_dropout(record, Path(out).expanduser())
+    typer.echo(json.dumps({**record, "page": out}, indent=2, allow_nan=False) if as_json else text)
+    if out is not None and not as_json:
+        typer.echo(f"\npage saved to {out}")
+
+
+@dropout.command("spectrum")
+def dropout_spectrum(
+    singular_values: str | None = typer.Option(None, help="Of the least-squares map, with commas: 3,2,1."),
+    data: str | None = typer.Option(None, help="In their place: an .npz file with arrays X and y."),
+    depth: int = typer.Option(1, help="Hidden layers with dropout."),
+    width: int = typer.Option(..., help="Units of each of them."),
+    keep: str | None = typer.Option(None, help="Keep probabilities to show, with commas."),
+    block_size: int = typer.Option(1, help="Units that are dropped together."),
+    out: str | None = typer.Option(None, help="Save a picture, .png or .svg."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """Predict singular values and rank of a deep linear network under dropout, and the rates where the rank falls."""
+    from .dropout._spectrum_summary import numbers_of, print_spectrum, singular_values_of_file, spectrum_summary
+
+    if (singular_values is None) == (data is None):
+        raise InvalidArgumentError("give --singular-values or --data, one of them")
+    values = (
+        singular_values_of_file(data) if data is not None else numbers_of(singular_values or "", "--singular-values")
+    )
+    rates = None if keep is None else numbers_of(keep, "--keep")
+    if out is not None:
+        from .report._faces import check_picture
+
+        check_picture(out)
+    summary = spectrum_summary(values, depth, width, block_size, rates)
+    if out is not None:
+        from .report import plot_spectrum
+
+        plot_spectrum(summary, out)
+    print_spectrum(summary, as_json, out)
 
 
 def main() -> None:

@@ -14,6 +14,21 @@ PROMISED = {
         *("Ridge", "Lasso", "Lp", "LogSum", "Log2Sum", "MCP", "SCAD", "CappedL1", "L0", "TargetedDropout", "Standout"),
         *("VariationalDropout", "EmpiricalBayes", "HardConcrete", "ConcreteDropout"),
     ],
+    "obverse.dropout": [
+        *("Bernoulli", "Gaussian", "Rademacher", "Blocks", "SlidingBlock", "Channel", "Path", "Empirical", "Dropout"),
+        *("DropBlock1d", "DropBlock2d", "DropBlock3d", "DropConnect", "DropPath", "explicit_penalty", "diagnose"),
+        *("nuclear_norm", "k_support_norm", "spectral_k_support_norm", "insert_dropout", "marginalized", "deep_linear"),
+    ],
+    "obverse.dropout.deep_linear": [
+        *(
+            "explicit_regularizer",
+            "nuclear_norm_bound",
+            "induced_regularizer",
+            "global_optimum",
+            "equalize",
+            "diagnose",
+        ),
+    ],
     "obverse.duality": ["effective_penalty", "adaptive_dropout", "check_subquadratic"],
 }
 
@@ -39,14 +54,14 @@ def test_importing_obverse_is_light() -> None:
     assert modules_after("import obverse.penalties, obverse.duality").isdisjoint(
         {"torch", "sklearn", "matplotlib", "datasets", "accelerate", "optuna"}
     )
-    assert modules_after("import obverse.sparsify").isdisjoint(
+    assert modules_after("import obverse.sparsify, obverse.dropout").isdisjoint(
         {"sklearn", "matplotlib", "datasets", "accelerate", "optuna"}
     )
 
 
 def test_the_command_line_starts_without_the_heavy_parts() -> None:
     done = subprocess.run([sys.executable, "-m", "obverse.cli", "--help"], capture_output=True, text=True, check=True)
-    for command in ("sparsify", "compare", "fit", "predict", "duality", "penalties"):
+    for command in ("sparsify", "compare", "fit", "predict", "duality", "penalties", "dropout"):
         assert command in done.stdout
     assert modules_after("import obverse.cli").isdisjoint(
         {"torch", "sklearn", "matplotlib", "datasets", "accelerate", "optuna"}

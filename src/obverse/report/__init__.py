@@ -1,4 +1,4 @@
-"""One self-contained page per run or comparison, and the picture of a penalty's two faces.
+"""One self-contained page per run, comparison, model or diagnosis, and the pictures of the command line.
 
 Nothing here looks at a model: the page is made from the numbers of a run. The page's machinery is loaded on
 the first call, so importing this package costs nothing.
@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._comparison import write_comparison
+    from ._dropout import write_dropout
     from ._faces import plot_faces
     from ._linear import write_linear
     from ._page import write_report
+    from ._spectrum import plot_spectrum
 
-__all__ = ["plot_faces", "write_comparison", "write_linear", "write_report"]
+__all__ = ["plot_faces", "plot_spectrum", "write_comparison", "write_dropout", "write_linear", "write_report"]
 
 _HOMES = {
     "plot_faces": "_faces",
+    "plot_spectrum": "_spectrum",
     "write_comparison": "_comparison",
+    "write_dropout": "_dropout",
     "write_linear": "_linear",
     "write_report": "_page",
 }

@@ -12,10 +12,10 @@ from ..duality import faces
 from ..errors import InvalidArgumentError
 from ..penalties._base import Penalty
 
-__all__ = ["plot_faces"]
+__all__ = ["PICTURE_STYLE", "check_picture", "plot_faces"]
 
 _BLUE, _ORANGE, _GRAY = "#1f5fa8", "#d1661f", "#8a8f98"
-_STYLE: dict[Any, Any] = {
+PICTURE_STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "axes.spines.top": False,
@@ -58,17 +58,13 @@ def plot_faces(penalty: Penalty, strength: float, path: str | Path, *, title: st
     InvalidArgumentError
         For another suffix, before anything is computed or written.
     """
-    path = Path(path)
-    if path.suffix.lower() not in (".png", ".svg"):
-        raise InvalidArgumentError(f"the picture must end in .png or .svg, got {path.name!r}")
-    if not path.parent.is_dir():
-        raise InvalidArgumentError(f"the folder {str(path.parent)!r} does not exist")
+    path = check_picture(path)
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     curves = faces(penalty, strength)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(PICTURE_STYLE):
         figure = Figure(figsize=(8.4, 6.2), layout="constrained")
         FigureCanvasAgg(figure)
         heading = re.sub(r"\d+\.\d{5,}", lambda digits: f"{float(digits[0]):.4g}", title or str(penalty))
@@ -111,6 +107,16 @@ def plot_faces(penalty: Penalty, strength: float, path: str | Path, *, title: st
             line.set_clip_on(line.get_label() == "slope Ω'(w)")
         metadata: dict[str, Any] = {"Date": None} if path.suffix.lower() == ".svg" else {}
         figure.savefig(path, dpi=160, metadata=metadata)
+    return path
+
+
+def check_picture(path: str | Path) -> Path:
+    """A path that a picture can go to; raises for another suffix or a missing folder."""
+    path = Path(path)
+    if path.suffix.lower() not in (".png", ".svg"):
+        raise InvalidArgumentError(f"the picture must end in .png or .svg, got {path.name!r}")
+    if not path.parent.is_dir():
+        raise InvalidArgumentError(f"the folder {str(path.parent)!r} does not exist")
     return path
 
 

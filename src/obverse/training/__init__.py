@@ -9,6 +9,7 @@ from ._interrupt import InterruptedRunError, StopRequest
 from ._models import MODELS, ResNet20, build_model, lenet_5, lenet_300_100, mlp, resnet20
 from ._recipe import PenaltyChoice, Recipe, parse_budget, read_recipe
 from ._samples import Samples, Source
+from ._saved_run import SavedRun, diagnose_run, read_run
 from ._sources import SOURCES, read_source
 from ._split import Data, split_source
 from ._storage import hide_password
@@ -26,6 +27,7 @@ __all__ = [
     "Recipe",
     "ResNet20",
     "Samples",
+    "SavedRun",
     "Source",
     "StopRequest",
     "Trainer",
@@ -33,12 +35,14 @@ __all__ = [
     "compare",
     "compare_folder",
     "comparison_table",
+    "diagnose_run",
     "hide_password",
     "lenet_5",
     "lenet_300_100",
     "mlp",
     "parse_budget",
     "read_recipe",
+    "read_run",
     "read_source",
     "resnet20",
     "results_table",
