@@ -248,7 +248,8 @@ def _norm(vector: Tensor, k: int) -> Tensor:
 
 def _dual_norm(vector: Tensor, k: int) -> Tensor:
     largest = vector.double().abs().topk(min(k, vector.shape[-1]), -1).values
-    return torch.linalg.vector_norm(largest, dim=-1).to(vector.dtype)
+    norm: Tensor = torch.linalg.vector_norm(largest, dim=-1).to(vector.dtype)
+    return norm
 
 
 def _gradient(vector: Tensor, k: int) -> Tensor:
@@ -291,7 +292,8 @@ class _SpectralProx(torch.autograd.Function):
         shrunk = _prox(values, k, step)
         ctx.save_for_backward(left, values, right, shrunk)
         ctx.k, ctx.step = k, step
-        return (left * shrunk.unsqueeze(-2)) @ right
+        product: Tensor = (left * shrunk.unsqueeze(-2)) @ right
+        return product
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:

@@ -178,8 +178,8 @@ class SlidingBlock(MaskLaw):
         return np.asarray(np.kron(np.eye(channels), np.expm1(self._log_keep(self._sides(event)) * pairs)))
 
     def _quadratic_form(self, values: Array, event: Event, xp: Any) -> Array:
-        # exp(t n_h n_w) - 1 = sum_k t^k/k! n_h^k n_w^k: every term is a Kronecker product, applied axis by axis, and not
-        # negative: its matrices are Hadamard powers of positive semidefinite ones.
+        # exp(t n_h n_w) - 1 = sum_k t^k/k! n_h^k n_w^k: every term is a Kronecker product, applied axis by axis, and
+        # not negative: its matrices are Hadamard powers of positive semidefinite ones.
         sides = self._sides(event)
         axes = tuple(range(values.ndim - len(event), values.ndim))
         counts = [

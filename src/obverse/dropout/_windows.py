@@ -62,7 +62,7 @@ def pair_counts(side: int, block: int, anywhere: bool) -> Counts:
 
 @lru_cache(maxsize=64)
 def band_counts(side: int, block: int, anywhere: bool) -> Counts:
-    """The band of `pair_counts`, ``(2 b - 1, side)``: row ``b - 1 + lag`` holds the counts of units ``i``, ``i + lag``."""
+    """The band of `pair_counts`, ``(2 b - 1, side)``: row ``b - 1 + lag`` counts units ``i``, ``i + lag``."""
     block = min(block, side)
     unit = np.arange(side)
     other = unit + np.arange(1 - block, block)[:, None]

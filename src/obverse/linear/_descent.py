@@ -72,10 +72,9 @@ def _epoch(
             continue
         new = _update(code, j, u[j], g[j], gram[j, j], weight[j], unit[j], positive)
         change = new - u[j]
-        if new == 0 and u[j] == 0:
+        if new == 0 and u[j] == 0 and (not positive or g[j] > 0):
             # What sends this z to zero does so with every smaller one.
-            if not positive or g[j] > 0:
-                bound[j] = max(bound[j], abs(g[j]))
+            bound[j] = max(bound[j], abs(g[j]))
         if change != 0:
             largest = max(largest, abs(change) * gram[j, j])
             _move(gram[j], g, k, change)

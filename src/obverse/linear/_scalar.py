@@ -271,7 +271,7 @@ def _unit_prox_near(code: Code, z: float, t: float, near: float) -> float:
 
     Up to the curvature limit x + t slope(x) does not fall, and there is but one root. Beyond, let the slope be convex
     from ``convex_from`` on. A root there at which the sum rises is the largest one. Before, the sum is at most ``t
-    slope(0)`` and its ``excess`` over this at the limit, which for larger t is less: where z is above, no root is there.
+    slope(0)`` and its ``excess`` over this at the limit, which for larger t is less: no root is there for z above that.
     """
     parameters = code[1]
     at_zero, limit, convex_from, excess_before = parameters[4], parameters[5], parameters[6], parameters[7]

@@ -171,7 +171,8 @@ def _common_allocation(singular: NDArray[np.float64], strength: float, block: in
             x = x - move
             if np.abs(move).max() <= 1e-15 * max(1.0, float(np.abs(x).max())):
                 break
-        return np.exp(np.minimum(-x, 0.0))
+        allocation: NDArray[np.float64] = np.exp(np.minimum(-x, 0.0))
+        return allocation
 
     low = float(base.min()) + (depth - 1) * float(np.log1p(strength))  # every a_i reaches 1 here
     high = low + 1.0

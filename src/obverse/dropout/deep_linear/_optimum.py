@@ -83,10 +83,10 @@ def global_optimum(
 ) -> GlobalOptimum:
     """The minimum of `objective` over all networks of these widths, for every rate, depth and covariance.
 
-    With ``m`` the singular values of ``C_yx C^{-1/2}`` and ``c_l = lam_l/d_l`` it is ``tr(C_yy) - F`` for
-    ``F = max sum_i m_i^2 prod_l a_i^l/(a_i^l + c_l)`` over ``a^l`` in the simplex (derived, theory note 5.7; one
-    hidden layer: Cavazza et al., 2018, and for blocks Pal, Lane, Vidal and Haeffele, 2020). Blocks of r: ``c_l = lam_l/K_l``,
-    ``0 <= a <= 1, sum a = r``. A layer narrower than the rank keeps the leading directions.
+    With ``m`` the singular values of ``C_yx C^{-1/2}`` and ``c_l = lam_l/d_l`` it is ``tr(C_yy) - F`` for ``F = max
+    sum_i m_i^2 prod_l a_i^l/(a_i^l + c_l)`` over ``a^l`` in the simplex (derived, theory note 5.7; one hidden layer:
+    Cavazza et al., 2018, and for blocks Pal, Lane, Vidal and Haeffele, 2020). Blocks of r: ``c_l = lam_l/K_l``, ``0 <=
+    a <= 1, sum a = r``. A layer narrower than the rank keeps the leading directions.
 
     For data: ``global_optimum(*second_moments(X, y), keep_probability=..., widths=...)``.
 
@@ -156,8 +156,9 @@ def _weights(
 ) -> tuple[Matrices, bool]:
     """Weights that realize the allocations, and whether some layer's frame is only a random stand-in.
 
-    ``W_1 = Q_1 sqrt(a^1) V' C^{-1/2}``, ``W_l = Q_l sqrt(a^l/(a^{l-1} + c_{l-1})) Q_{l-1}'`` and
-    ``W_{k+1} = P diag(s/gain) Q_k'`` with frames ``Q_l`` that spread ``a^l`` evenly over the masks of layer l; then all layers are scaled to one norm.
+    ``W_1 = Q_1 sqrt(a^1) V' C^{-1/2}``, ``W_l = Q_l sqrt(a^l/(a^{l-1} + c_{l-1})) Q_{l-1}'`` and ``W_{k+1} = P
+    diag(s/gain) Q_k'`` with frames ``Q_l`` that spread ``a^l`` evenly over the masks of layer l; then all layers are
+    scaled to one norm.
     """
     rank, missing = spectrum.rank, False
     below, spread, gain, weights = right[:rank], np.ones(rank), np.ones(rank), []
