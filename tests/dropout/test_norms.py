@@ -31,11 +31,12 @@ def box_form(vector: np.ndarray, k: int) -> float:
     a = np.abs(vector)
     if np.count_nonzero(a) <= k:
         return float((a**2).sum())
-    low, high = 0.0, k / a[a > 0].min()
-    for _ in range(500):
+    # The level by its logarithm: entries may be hundreds of orders of magnitude apart.
+    low, high = np.log(k / a.sum()) - 1.0, min(np.log(k) - np.log(a[a > 0].min()), 709.0)
+    for _ in range(100):
         middle = (low + high) / 2
-        low, high = (middle, high) if np.clip(middle * a, 0, 1).sum() < k else (low, middle)
-    eta = np.clip(high * a, 0, 1)
+        low, high = (middle, high) if np.clip(np.exp(middle) * a, 0, 1).sum() < k else (low, middle)
+    eta = np.clip(np.exp(high) * a, 0, 1)
     return float((a[eta > 0] ** 2 / eta[eta > 0]).sum())
 
 

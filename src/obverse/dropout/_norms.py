@@ -98,7 +98,12 @@ def k_support_prox(vector: Array, k: int, step: Array) -> Array:
     InvalidArgumentError
         When ``k`` is not a positive integer or ``step`` is negative or not finite.
     """
-    (vector, strength), back = _vector(vector, k, _checked_step(step))
+    step = _checked_step(step)
+    if not isinstance(step, Tensor):
+        # A plain number follows the vector's dtype.
+        (vector,), back = _vector(vector, k)
+        return back(_prox(vector, k, vector.new_tensor(float(step))))
+    (vector, strength), back = _vector(vector, k, step)
     return back(_prox(vector, k, strength))
 
 
@@ -201,7 +206,7 @@ def _checked(k: int) -> int:
 
 
 def _checked_step(step: Array) -> Array:
-    value = float(step)
+    value = float(step.detach() if isinstance(step, Tensor) else step)
     if not 0.0 <= value < float("inf"):
         raise InvalidArgumentError(f"step must be a nonnegative number, got {value}")
     return step

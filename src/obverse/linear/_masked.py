@@ -241,7 +241,7 @@ def masked_solution(
     run = problem.run(terms, alpha, keep_coefs=keep_coefs, face="dropout")
     random = np.random.default_rng(seed)
     run.place(*(run.first() if start is None else problem.scaled(*start)))
-    training = _Training(problem, run, law, max(1, min(batch, y.size)), random)
+    training = _Training(problem, run, law, max(1, min(batch, problem.weights.size)), random)
     run.place(training.scaled(training.v), problem.null)
     run.note()
     epochs = _averaged(training, terms) if gradient == "sampled" else _controlled(training, terms, gradient)

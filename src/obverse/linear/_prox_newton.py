@@ -360,7 +360,8 @@ class ProxNewton:
                 continue
             direction = self.likelihood.product(self.coordinates[members[moved]], change[moved])
             rise = _penalty(code, strength, u, factor, unit) - _penalty(code, strength, before, factor, unit)
-            promise = float(change @ (slope_before + g)) / 2 - rise
+            with np.errstate(over="ignore", invalid="ignore"):  # far out, where no step is taken
+                promise = float(change @ (slope_before + g)) / 2 - rise
             lengths = _LENGTHS[:1] if newcomers.size else _LENGTHS if local or self.convex else _LENGTHS[:3]
             for length in lengths:
                 ahead = before + length * change if length < 1 else u

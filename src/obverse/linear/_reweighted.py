@@ -53,9 +53,13 @@ class ReweightedProblem:
     def __init__(
         self, loss: str, X: Any, y: Floats, weights: Floats, *, fit_intercept: bool, delta: float = 1.35
     ) -> None:
+        held = weights > 0
+        if not held.all():
+            # Rows without weight have no say in scales, in floors of curvatures, or in what overflows.
+            X, y, weights = X[held], y[held], weights[held]
         self.design = Design(X, weights, centered=fit_intercept)
         self.weights, self.fit_intercept = weights, fit_intercept
-        if loss == "logistic" and np.unique(y[weights > 0]).size < 2:
+        if loss == "logistic" and np.unique(y).size < 2:
             raise InvalidArgumentError("the logistic loss needs rows of both classes, with positive weights")
         self.y_scale = 1.0
         if loss in ("squared", "huber"):

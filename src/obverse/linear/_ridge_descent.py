@@ -85,8 +85,7 @@ class RidgeDescent:
 
     def _mean_loss(self, fitted: Floats) -> float:
         with np.errstate(over="ignore", invalid="ignore"):
-            weights = self.problem.weights
-            return float(np.where(weights > 0, weights * self.loss.value(fitted), 0.0).sum())
+            return float(self.problem.weights @ self.loss.value(fitted))
 
     def place(self, u: Floats, b: float, fitted: Floats | None = None) -> None:
         """Stand at a point: fitted values, objective, gradient, weights of the rows and columns."""
