@@ -54,7 +54,9 @@ def main() -> int:
     if command == "env":
         return 0
     if command == "test":
-        return subprocess.run([str(BIN / "python"), "-m", "pytest", *arguments], cwd=ROOT).returncode
+        # Two files of tests at a time, each with one thread.
+        pytest = [str(BIN / "python"), "-m", "pytest", "--numprocesses", "2", "--dist", "loadfile"]
+        return subprocess.run([*pytest, *arguments], cwd=ROOT).returncode
     # Without arguments: the embedded digits, always in the same folder.
     arguments = arguments or ["--out", str(ROOT / "runs" / "first"), "--overwrite"]
     return subprocess.run([str(BIN / "obverse"), "sparsify", *arguments]).returncode
