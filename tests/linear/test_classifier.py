@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from obverse.linear import SparseClassifier, SparseClassifierCV
@@ -91,3 +92,16 @@ def test_faces_that_do_not_classify_say_so() -> None:
         SparseClassifier("ridge").fit(X, y)
     with pytest.raises(ValueError, match="squared loss"):
         SparseClassifier(solver="dropout").fit(X, y > 0)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_separated_classes_are_told_where_nothing_holds_them_back(classes: int) -> None:
+    X = np.random.default_rng(0).normal(size=(60, 5))
+    y = np.digitize(X[:, 0], [0.0] if classes == 2 else [-0.5, 0.5])
+    for penalty in ("mcp", "scad"):
+        with pytest.warns(ConvergenceWarning, match="the loss has no minimum there"):
+            SparseClassifier(penalty, alpha=1e-3).fit(X, y)
+    for penalty in ("lasso", "log-sum"):
+        model = SparseClassifier(penalty, alpha=1e-3).fit(X, y)
+        assert model.converged_
+        assert model.score(X, y) == 1.0

@@ -17,7 +17,9 @@ def blocks(document: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", (ROOT / document).read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("document", ["docs/sparsify.md", "docs/compare-command.md", "docs/linear.md"])
+@pytest.mark.parametrize(
+    "document", ["docs/sparsify.md", "docs/compare-command.md", "docs/linear.md", "docs/dropout.md"]
+)
 def test_the_code_of_a_guide_runs_from_top_to_bottom(
     document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,4 +79,20 @@ def test_the_faces_agree_in_the_example(tmp_path: Path) -> None:
     distances = {line.split()[0]: float(line.split()[-1]) for line in done.stdout.splitlines()[1:4]}
     assert distances["reweighted"] < 1e-6
     assert distances["dropout"] < 0.05
+    assert target.stat().st_size > 10_000
+
+
+def test_noise_and_its_regularizer_meet_the_optimum(tmp_path: Path) -> None:
+    target = tmp_path / "figure.png"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "dropout_convergence.py"), str(target)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    for line in done.stdout.splitlines()[1:4]:
+        best, exact, noisy = (float(word) for word in line.split()[1:4])
+        assert best <= exact < 1.002 * best, line
+        assert noisy == pytest.approx(exact, rel=0.06), line
     assert target.stat().st_size > 10_000
