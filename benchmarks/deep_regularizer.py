@@ -1,9 +1,9 @@
 """Cost of the exact regularizer of deep linear networks with dropout: linear in depth, where enumeration doubles.
 
-    python benchmarks/deep_regularizer.py [--json benchmarks/results/deep_regularizer.json] [--width 256] [--threads 1]
+    python benchmarks/deep_regularizer.py [--json FILE] [--width 256] [--threads 1]
 
-CPU time of value and gradient for depths (dropped layers) from 2 to 64, as a ratio to depth 2; beside it the sum over all
-sets of layers (the form in which the theory states it), and all 2^units masks of networks that are small enough.
+CPU time of value and gradient for depths (dropped layers) from 2 to 64, as a ratio to depth 2; beside it the sum over
+all sets of layers (the form in which the theory states it), and all 2^units masks of networks that are small enough.
 """
 
 from __future__ import annotations
