@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from obverse.dropout._arrays import Array
-from obverse.dropout._law import Event, MaskLaw, checked_shape, single_probability
-from obverse.errors import InvalidArgumentError
+from ..errors import InvalidArgumentError
+from ._law import Event, MaskLaw, checked_shape, single_probability
 
 __all__ = ["Blocks", "Channel", "Path"]
 
@@ -36,7 +35,7 @@ class _Tied(MaskLaw):
         """The number of the group of every unit, as an array of the event's shape."""
 
     @abstractmethod
-    def _sums(self, values: Array, event: Event, xp: Any) -> Array:
+    def _sums(self, values: torch.Tensor, event: Event) -> torch.Tensor:
         """Sums over the groups, ``(..., groups)``."""
 
     def _lam(self) -> float:
@@ -53,12 +52,12 @@ class _Tied(MaskLaw):
         groups = self._groups(event).reshape(-1)
         return np.where(groups[:, None] == groups, self._lam(), 0.0)
 
-    def _quadratic_form(self, values: Array, event: Event, xp: Any) -> Array:
-        return self._lam() * xp.sum(self._sums(values, event, xp) ** 2, axis=-1)
+    def _quadratic_form(self, values: torch.Tensor, event: Event) -> torch.Tensor:
+        return self._lam() * self._sums(values, event).square().sum(-1)
 
-    def _hadamard(self, matrix: Array, event: Event, xp: Any) -> Array:
-        groups = self._groups(event).reshape(-1)
-        return xp.where(_is(groups[:, None] == groups, matrix), self._lam() * matrix, xp.zeros_like(matrix))
+    def _hadamard(self, matrix: torch.Tensor, event: Event) -> torch.Tensor:
+        groups = torch.from_numpy(self._groups(event).reshape(-1)).to(matrix.device)
+        return torch.where(groups[:, None] == groups, self._lam() * matrix, 0.0)
 
     def _draw_normalized(
         self,
@@ -115,14 +114,15 @@ class Blocks(_Tied):
         rows = np.arange(math.prod(event[:-1]))[:, None]
         return (rows * per_row + np.arange(event[-1]) // self.block_size).reshape(event)
 
-    def _sums(self, values: Array, event: Event, xp: Any) -> Array:
+    def _sums(self, values: torch.Tensor, event: Event) -> torch.Tensor:
         *outer, width = values.shape
-        whole = width // self.block_size * self.block_size
-        sums = xp.sum(xp.reshape(values[..., :whole], (*outer, -1, self.block_size)), axis=-1)
-        if whole < width:
-            sums = xp.concat([sums, xp.sum(values[..., whole:], axis=-1, keepdims=True)], axis=-1)
+        blocks, rest = divmod(width, self.block_size)
+        whole = blocks * self.block_size
+        sums = values[..., :whole].reshape(*outer, blocks, self.block_size).sum(-1)
+        if rest:
+            sums = torch.cat([sums, values[..., whole:].sum(-1, keepdim=True)], -1)
         lead = values.shape[: values.ndim - len(event)]
-        return xp.reshape(sums, (*lead, math.prod(sums.shape[len(lead) :])))
+        return sums.reshape(*lead, math.prod(sums.shape[len(lead) :]))
 
     def _draw(
         self,
@@ -156,9 +156,9 @@ class Channel(_Tied):
     def _groups(self, event: Event) -> NDArray[np.int64]:
         return np.arange(event[0]).repeat(math.prod(event[1:])).reshape(event)
 
-    def _sums(self, values: Array, event: Event, xp: Any) -> Array:
+    def _sums(self, values: torch.Tensor, event: Event) -> torch.Tensor:
         lead = values.shape[: values.ndim - len(event)]
-        return xp.sum(xp.reshape(values, (*lead, event[0], math.prod(event[1:]))), axis=-1)
+        return values.reshape(*lead, event[0], math.prod(event[1:])).sum(-1)
 
     def _draw(
         self,
@@ -193,9 +193,9 @@ class Path(_Tied):
     def _groups(self, event: Event) -> NDArray[np.int64]:
         return np.zeros(event, dtype=np.int64)
 
-    def _sums(self, values: Array, event: Event, xp: Any) -> Array:
+    def _sums(self, values: torch.Tensor, event: Event) -> torch.Tensor:
         lead = values.shape[: values.ndim - len(event)]
-        return xp.sum(xp.reshape(values, (*lead, 1, math.prod(event))), axis=-1)
+        return values.reshape(*lead, 1, math.prod(event)).sum(-1)
 
     def _draw(
         self,
@@ -210,7 +210,3 @@ class Path(_Tied):
 
 def _keep(drop_rate: float) -> float:
     return 1.0 - single_probability(drop_rate, "drop_rate")
-
-
-def _is(condition: NDArray[np.bool_], values: Array) -> Array:
-    return torch.as_tensor(condition, device=values.device) if isinstance(values, torch.Tensor) else condition

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from obverse.dropout._arrays import Array, beside, floating
-from obverse.dropout._independent import Bernoulli
-from obverse.errors import InvalidArgumentError
+import torch
+
+from ..errors import InvalidArgumentError
+from ._exchange import Array, admit, beside
+from ._independent import Bernoulli
 
 __all__ = ["Connect"]
 
@@ -32,12 +34,11 @@ class Connect(Bernoulli):
         moment : array (in, in)
             Uncentered second moment ``G = E[x x']`` of the inputs.
         """
-        weight, xp = floating(weight, "weight")
-        moment, _ = floating(moment, "moment")
+        (weight, moment), back = admit(weight, moment)
         spread = self._spread(weight)
         if tuple(moment.shape) != (weight.shape[1], weight.shape[1]):
             raise InvalidArgumentError(f"moment must be {(weight.shape[1],) * 2}, got {tuple(moment.shape)}")
-        return weight @ moment @ weight.T + xp.diag(spread @ xp.linalg.diagonal(moment))
+        return back(weight @ moment @ weight.mT + (spread @ moment.diagonal()).diag())
 
     def output_variance(self, weight: Array, inputs: Array) -> Array:
         """``Var(y_i | x) = sum_j lam_ij W_ij^2 x_j^2`` for every example, ``(..., out)``.
@@ -49,18 +50,17 @@ class Connect(Bernoulli):
         inputs : array (..., in)
             ``x``, one row an example.
         """
-        weight, _ = floating(weight, "weight")
-        inputs, _ = floating(inputs, "inputs")
+        (weight, inputs), back = admit(weight, inputs)
         spread = self._spread(weight)
         if inputs.ndim == 0 or inputs.shape[-1] != weight.shape[1]:
             raise InvalidArgumentError(
                 f"inputs must end in the weight's {weight.shape[1]} columns, got shape {tuple(inputs.shape)}"
             )
-        return (inputs * inputs) @ spread.T
+        return back(inputs.square() @ spread.mT)
 
-    def _spread(self, weight: Array) -> Array:
+    def _spread(self, weight: torch.Tensor) -> torch.Tensor:
         if weight.ndim != 2:
             raise InvalidArgumentError(f"weight must be a matrix (out, in), got shape {tuple(weight.shape)}")
         shape = (int(weight.shape[0]), int(weight.shape[1]))
         self._require_kept(shape)
-        return beside(self._variance(shape), weight) * weight * weight
+        return beside(self._variance(shape), weight) * weight.square()

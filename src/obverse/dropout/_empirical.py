@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from obverse.dropout._arrays import Array, beside
-from obverse.dropout._law import Event, MaskLaw
-from obverse.errors import InvalidArgumentError
+from ..errors import InvalidArgumentError
+from ._exchange import Array, beside
+from ._law import Event, MaskLaw, real_numbers
 
 __all__ = ["Empirical"]
 
@@ -38,7 +38,7 @@ class Empirical(MaskLaw):
     samples: NDArray[np.float64]
 
     def __init__(self, samples: Array) -> None:
-        rows = np.array(samples.detach().cpu() if isinstance(samples, torch.Tensor) else samples, dtype=np.float64)
+        rows = real_numbers(samples, "samples")
         if rows.ndim < 1 or rows.size == 0:
             raise InvalidArgumentError(f"samples must be (m, *event) with m >= 1, got shape {rows.shape}")
         if not np.isfinite(rows).all():
@@ -84,10 +84,9 @@ class Empirical(MaskLaw):
         covariance: NDArray[np.float64] = deviations.T @ deviations / len(deviations)
         return covariance
 
-    def _quadratic_form(self, values: Array, event: Event, xp: Any) -> Array:
-        lead = tuple(values.shape[: values.ndim - len(event)])
-        flat = xp.reshape(values, (*lead, math.prod(event)))
-        return xp.mean((flat @ beside(self._deviations(event).T, values)) ** 2, axis=-1)
+    def _quadratic_form(self, values: torch.Tensor, event: Event) -> torch.Tensor:
+        flat = values.reshape(*values.shape[: values.ndim - len(event)], math.prod(event))
+        return (flat @ beside(self._deviations(event).T, values)).square().mean(-1)
 
     def _draw(
         self,

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InvalidArgumentError
 
-__all__ = ["Array", "admit", "numbers"]
+__all__ = ["Array", "admit", "beside", "numbers"]
 
 # A NumPy array, a torch tensor, or nested sequences of numbers.
 Array = Any
@@ -30,6 +31,8 @@ def admit(*values: Array) -> tuple[list[Tensor], Callable[[Tensor], Array]]:
     dtype = converted[0].dtype
     for tensor in converted[1:]:
         dtype = torch.promote_types(dtype, tensor.dtype)
+    if dtype.is_complex:
+        raise InvalidArgumentError(f"expected real numbers, got a tensor of dtype {dtype}")
     if not dtype.is_floating_point:
         dtype = torch.get_default_dtype()
     if dtype.itemsize < 4:
@@ -38,7 +41,12 @@ def admit(*values: Array) -> tuple[list[Tensor], Callable[[Tensor], Array]]:
     return result, _unchanged if tensors else _to_numpy
 
 
-def numbers(value: Array) -> np.ndarray[Any, np.dtype[np.float64]]:
+def beside(constant: float | NDArray[np.float64], values: Tensor) -> Tensor:
+    """``constant`` with the dtype and device of ``values``."""
+    return torch.as_tensor(constant, dtype=values.dtype, device=values.device)
+
+
+def numbers(value: Array) -> NDArray[np.float64]:
     """``value`` as a float64 NumPy array, for what is computed once and needs no gradient."""
     if isinstance(value, Tensor):
         return value.detach().to(device="cpu", dtype=torch.float64).numpy()
@@ -51,7 +59,7 @@ def _from_numpy(value: Array, among_tensors: bool) -> Tensor:
         raise InvalidArgumentError(f"expected real numbers, got an array of dtype {array.dtype}")
     if isinstance(value, (int, float)) and among_tensors:
         return torch.tensor(value, dtype=torch.get_default_dtype())
-    if array.dtype.kind != "f":
+    if array.dtype not in (np.float16, np.float32, np.float64):
         array = array.astype(np.float64)
     return torch.from_numpy(array)
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from obverse.dropout._arrays import Array, beside
-from obverse.dropout._law import Event, MaskLaw, checked_probability
-from obverse.errors import InvalidArgumentError
+from ..errors import InvalidArgumentError
+from ._exchange import Array, beside
+from ._law import Event, MaskLaw, checked_probability, real_numbers
 
 __all__ = ["Bernoulli", "Gaussian", "Rademacher"]
 
@@ -31,18 +31,15 @@ class _Independent(MaskLaw):
     def _covariance(self, event: Event) -> NDArray[np.float64]:
         return np.diag(self._variance(event).reshape(-1))
 
-    def _quadratic_form(self, values: Array, event: Event, xp: Any) -> Array:
-        axes = tuple(range(values.ndim - len(event), values.ndim))
-        if not axes:
-            return float(self._variance(event)) * values * values
+    def _quadratic_form(self, values: torch.Tensor, event: Event) -> torch.Tensor:
+        squares = values.square().reshape(*values.shape[: values.ndim - len(event)], math.prod(event))
         lam = self._lam()
         if isinstance(lam, float):
-            return lam * xp.sum(values * values, axis=axes)
-        return xp.sum(beside(_over(lam, event), values) * values * values, axis=axes)
+            return lam * squares.sum(-1)
+        return squares @ beside(_over(lam, event).reshape(-1), values)
 
-    def _hadamard(self, matrix: Array, event: Event, xp: Any) -> Array:
-        diagonal = beside(self._variance(event).reshape(-1), matrix) * xp.linalg.diagonal(matrix)
-        return xp.diag(diagonal)
+    def _hadamard(self, matrix: torch.Tensor, event: Event) -> torch.Tensor:
+        return (beside(self._variance(event).reshape(-1), matrix) * matrix.diagonal()).diag()
 
 
 class Bernoulli(_Independent):
@@ -170,7 +167,7 @@ class Gaussian(_Noise):
     """Gaussian dropout: every unit is multiplied by ``1 + sqrt(lam) N(0, 1)``, independently.
 
     The moments of Bernoulli masks, hence the same expected squared loss above a linear head; no unit is ever exactly
-    dropped, so `drop_rate` is 0 unless the variance is.
+    dropped, so that `drop_rate` is 0.
 
     Parameters
     ----------
@@ -239,7 +236,7 @@ def _over(rate: Rate, event: Event) -> NDArray[np.float64]:
 
 
 def _checked_variance(value: Any) -> Rate:
-    array = np.array(value.detach().cpu() if isinstance(value, torch.Tensor) else value, dtype=np.float64)
+    array = real_numbers(value, "variance")
     if not bool(np.all((array >= 0.0) & np.isfinite(array))):
         raise InvalidArgumentError(f"variance must be finite and not negative, got {value}")
     if array.ndim == 0:

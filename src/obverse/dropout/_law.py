@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from obverse.dropout._arrays import Array, beside, floating
-from obverse.errors import InvalidArgumentError
+from ..errors import InvalidArgumentError
+from ._exchange import Array, admit, beside, numbers
 
-__all__ = ["MaskLaw", "Share", "checked_probability", "checked_shape", "single_probability"]
+__all__ = ["MaskLaw", "Share", "checked_probability", "checked_shape", "real_numbers", "single_probability"]
 
 Share = str | tuple[str, ...]
 Event = tuple[int, ...]
@@ -92,8 +92,8 @@ class MaskLaw(ABC):
         array (...,)
             In the dtype of ``values`` (at least float32).
         """
-        values, event, xp = self._summed(values, shape, share)
-        return self._quadratic_form(values, event, xp)
+        tensor, event, back = self._summed(values, shape, share)
+        return back(self._quadratic_form(tensor, event))
 
     def hadamard(self, matrix: Array, shape: Sequence[int] | None = None) -> Array:
         """``Cbar o matrix``, entry by entry, for a ``(d, d)`` matrix of the library it comes from.
@@ -105,14 +105,14 @@ class MaskLaw(ABC):
         shape : sequence of int, optional
             Shape of the event with ``d`` units; by default ``(d,)``.
         """
-        matrix, xp = floating(matrix, "matrix")
+        (matrix,), back = admit(matrix)
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise InvalidArgumentError(f"matrix must be square, got shape {tuple(matrix.shape)}")
         event = checked_shape((int(matrix.shape[0]),) if shape is None else shape)
         if math.prod(event) != matrix.shape[0]:
             raise InvalidArgumentError(f"an event of shape {event} does not have the matrix's {matrix.shape[0]} units")
         self._require_kept(event)
-        return self._hadamard(matrix, event, xp)
+        return back(self._hadamard(matrix, event))
 
     def drop_rate(self, shape: Sequence[int]) -> float:
         """Exact probability that a unit is dropped (``mask = 0``), averaged over the units of the event."""
@@ -173,7 +173,8 @@ class MaskLaw(ABC):
         else:
             mask = self._draw(rows, event, generator, dtype, device)
             if scale == "count":
-                mask = mask * (mask.numel() / torch.count_nonzero(mask).clamp(min=1)).to(dtype)
+                kept = torch.count_nonzero(mask).clamp(min=1)
+                mask = mask * (mask.numel() / kept.to(torch.promote_types(dtype, torch.float32))).to(dtype)
         return mask.expand(full)
 
     @abstractmethod
@@ -192,7 +193,7 @@ class MaskLaw(ABC):
     def _covariance(self, event: Event) -> NDArray[np.float64]: ...
 
     @abstractmethod
-    def _quadratic_form(self, values: Array, event: Event, xp: Any) -> Array: ...
+    def _quadratic_form(self, values: torch.Tensor, event: Event) -> torch.Tensor: ...
 
     @abstractmethod
     def _draw(
@@ -204,7 +205,7 @@ class MaskLaw(ABC):
         device: torch.device | str | None,
     ) -> torch.Tensor: ...
 
-    def _hadamard(self, matrix: Array, event: Event, xp: Any) -> Array:
+    def _hadamard(self, matrix: torch.Tensor, event: Event) -> torch.Tensor:
         return beside(self.covariance(event), matrix) * matrix
 
     def _draw_normalized(
@@ -220,9 +221,11 @@ class MaskLaw(ABC):
         mask = self._draw(rows, event, generator, dtype, device)
         return mask * torch.as_tensor(1.0 / self._mean(event), dtype=dtype, device=mask.device)
 
-    def _summed(self, values: Array, shape: Sequence[int] | None, share: Share) -> tuple[Array, Event, Any]:
-        """Values of a quadratic form, summed over channels that share the mask, with their event and namespace."""
-        values, xp = floating(values)
+    def _summed(
+        self, values: Array, shape: Sequence[int] | None, share: Share
+    ) -> tuple[torch.Tensor, Event, Callable[[torch.Tensor], Array]]:
+        """Values of a quadratic form, summed over channels that share the mask, their event, and the way back."""
+        (values,), back = admit(values)
         event = checked_shape(values.shape[1:] if shape is None else shape)
         lead = values.ndim - len(event)
         if lead < 0 or tuple(values.shape[lead:]) != event:
@@ -230,8 +233,8 @@ class MaskLaw(ABC):
         single = self._single_channel(event, _checked_share(share))
         self._require_kept(single)
         if single != event:
-            values = xp.sum(values, axis=tuple(range(lead, lead + self._channel_axes(event))), keepdims=True)
-        return values, single, xp
+            values = values.sum(tuple(range(lead, lead + self._channel_axes(event))), keepdim=True)
+        return values, single, back
 
     def _channel_axes(self, event: Event) -> int:
         """How many leading axes of the event number its channels."""
@@ -299,11 +302,10 @@ def checked_shape(shape: Sequence[int]) -> Event:
 
 
 def _checked_share(share: Share) -> tuple[str, ...]:
-    shared = (share,) if isinstance(share, str) else tuple(share)
-    for name in shared:
-        if name not in _SHARED:
-            raise InvalidArgumentError(f"share names 'batch' and 'channel', got {name!r}")
-    return shared
+    shared = (share,) if isinstance(share, str) else share
+    if not isinstance(shared, Collection) or not all(name in _SHARED for name in shared):
+        raise InvalidArgumentError(f"share names 'batch' and 'channel', got {share!r}")
+    return tuple(shared)
 
 
 def checked_probability(value: Any, name: str, *, positive: bool = False) -> float | NDArray[np.float64]:
@@ -312,7 +314,7 @@ def checked_probability(value: Any, name: str, *, positive: bool = False) -> flo
         if not (0.0 < value <= 1.0 or (value == 0.0 and not positive)):
             raise InvalidArgumentError(f"{name} must lie in {'(' if positive else '['}0, 1], got {value}")
         return float(value)
-    array = np.array(value.detach().cpu() if isinstance(value, torch.Tensor) else value, dtype=np.float64)
+    array = real_numbers(value, name)
     low = array > 0.0 if positive else array >= 0.0
     if not bool(np.all(low & (array <= 1.0))):
         raise InvalidArgumentError(f"{name} must lie in {'(' if positive else '['}0, 1], got {value}")
@@ -320,6 +322,14 @@ def checked_probability(value: Any, name: str, *, positive: bool = False) -> flo
         return float(array)
     array.setflags(write=False)
     return array
+
+
+def real_numbers(value: Any, name: str) -> NDArray[np.float64]:
+    """A float64 array of its own from numbers, sequences, arrays and tensors."""
+    try:
+        return np.array(numbers(value))
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(f"{name} must be a number or an array of numbers, got {value!r}") from error
 
 
 def single_probability(value: Any, name: str) -> float:

@@ -9,12 +9,14 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from obverse.dropout._arrays import Array, beside
-from obverse.dropout._law import Event, MaskLaw, Share, checked_shape, single_probability
-from obverse.dropout._seeds import drop_blocks, pooled_blocks, sparse
-from obverse.dropout._windows import (
+from ..errors import InvalidArgumentError
+from ._exchange import Array, beside
+from ._law import Event, MaskLaw, Share, checked_shape, single_probability
+from ._seeds import drop_blocks, pooled_blocks, sparse
+from ._windows import (
     band_counts,
     clipped,
     constants,
@@ -23,7 +25,6 @@ from obverse.dropout._windows import (
     offsets,
     pair_counts,
 )
-from obverse.errors import InvalidArgumentError
 
 __all__ = ["SlidingBlock"]
 
@@ -120,19 +121,19 @@ class SlidingBlock(MaskLaw):
         -------
         array (...,)
         """
-        values, event, xp = self._summed(values, shape, share)
+        tensor, event, back = self._summed(values, shape, share)
         sides = self._sides(event)
         block = clipped(self.block_size, sides)
-        sums = values
+        sums = tensor
         for axis, (side, b, before, after) in enumerate(
             zip(sides, block, *self._offsets(block), strict=True), -len(sides)
         ):
             starts = np.arange(side + before + after - b + 1) - before
-            running = xp.cumulative_sum(sums, axis=axis, include_initial=True)
+            lines = F.pad(sums.movedim(axis, -1), (1, 0)).cumsum(-1)
             stops, starts = np.minimum(starts + b, side), np.maximum(starts, 0)
-            sums = _take(running, stops, axis, xp) - _take(running, starts, axis, xp)
-        axes = tuple(range(values.ndim - len(event), values.ndim))
-        return math.expm1(self._log_keep(sides)) * xp.sum(sums * sums, axis=axes)
+            sums = (lines[..., stops] - lines[..., starts]).movedim(-1, axis)
+        axes = tuple(range(tensor.ndim - len(event), tensor.ndim))
+        return back(math.expm1(self._log_keep(sides)) * sums.square().sum(axes))
 
     def _anywhere(self) -> bool:
         return self.seeds == "anywhere"
@@ -177,7 +178,7 @@ class SlidingBlock(MaskLaw):
         channels = math.prod(event[: self._channel_axes(event)])
         return np.asarray(np.kron(np.eye(channels), np.expm1(self._log_keep(self._sides(event)) * pairs)))
 
-    def _quadratic_form(self, values: Array, event: Event, xp: Any) -> Array:
+    def _quadratic_form(self, values: torch.Tensor, event: Event) -> torch.Tensor:
         # exp(t n_h n_w) - 1 = sum_k t^k/k! n_h^k n_w^k: every term is a Kronecker product, applied axis by axis, and
         # not negative: its matrices are Hadamard powers of positive semidefinite ones.
         sides = self._sides(event)
@@ -189,16 +190,16 @@ class SlidingBlock(MaskLaw):
         largest = [float(along.max()) for along in counts]
         top = self._log_keep(sides) * math.prod(largest)
         if top == 0.0:
-            return xp.sum(0.0 * values, axis=axes)
+            return (0.0 * values).sum(axes)
         bases = [along / most for along, most in zip(counts, largest, strict=True)]
         if len(bases) == 1:
-            smoothed = _along(values, [np.expm1(top * bases[0])], sides, xp)
+            smoothed = _along(values, [np.expm1(top * bases[0])], sides)
         else:
-            smoothed, powers = 0.0, [np.ones_like(base) for base in bases]
+            smoothed, powers = torch.zeros_like(values), [np.ones_like(base) for base in bases]
             for coefficient in _series(top):
                 powers = [power * base for power, base in zip(powers, bases, strict=True)]
-                smoothed = smoothed + coefficient * _along(values, powers, sides, xp)
-        return xp.sum(values * smoothed, axis=axes)
+                smoothed = smoothed + coefficient * _along(values, powers, sides)
+        return (values * smoothed).sum(axes)
 
     def _draw(
         self,
@@ -288,24 +289,19 @@ def _dense(side: int, b: int) -> bool:
     return side <= min(_DENSE_SIDE, _PASS * (2 * b - 1))
 
 
-def _along(values: Array, matrices: list[NDArray[np.float64]], sides: tuple[int, ...], xp: Any) -> Array:
+def _along(values: torch.Tensor, matrices: list[NDArray[np.float64]], sides: tuple[int, ...]) -> torch.Tensor:
     """A symmetric matrix along each of the last axes, given whole or as its band (`band_counts`)."""
     for axis, (matrix, side) in enumerate(zip(matrices, sides, strict=True), start=-len(sides)):
-        lines = xp.moveaxis(values, axis, -1)
+        lines = values.movedim(axis, -1)
         if matrix.shape[0] == side:
             product = lines @ beside(matrix, values)
         else:
             reach = matrix.shape[0] // 2
-            edge = xp.zeros_like(lines[..., :reach])
-            padded = xp.concat([edge, lines, edge], axis=-1)
-            product = sum(beside(row, values) * padded[..., lag : lag + side] for lag, row in enumerate(matrix))
-        values = xp.moveaxis(product, -1, axis)
+            padded, product = F.pad(lines, (reach, reach)), torch.zeros_like(lines)
+            for lag, row in enumerate(matrix):
+                product = product + beside(row, values) * padded[..., lag : lag + side]
+        values = product.movedim(-1, axis)
     return values
-
-
-def _take(values: Array, indices: NDArray[np.int64], axis: int, xp: Any) -> Array:
-    chosen = torch.as_tensor(indices, device=values.device) if isinstance(values, torch.Tensor) else indices
-    return xp.take(values, chosen, axis=axis)
 
 
 def _checked_block(block_size: int | Sequence[int], dims: int | None) -> tuple[int, ...]:
