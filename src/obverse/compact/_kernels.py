@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 __all__ = ["multiply", "multiply_vector", "row_shares"]
 
 _LANES = (64, 32, 16, 8, 4, 1)
-_REASSOCIATE = {"contract", "reassoc", "nsz"}
+_CONTRACT = {"contract"}
 
 
 @cache
@@ -123,7 +123,7 @@ def multiply(
                 t += 1
 
 
-@njit(nogil=True, fastmath=_REASSOCIATE)  # type: ignore[untyped-decorator]
+@njit(nogil=True, fastmath=_CONTRACT)  # type: ignore[untyped-decorator]
 def multiply_vector(
     pointers: npt.NDArray[np.int32],
     columns: npt.NDArray[np.uint32],
