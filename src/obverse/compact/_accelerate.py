@@ -131,9 +131,7 @@ def _chosen(fast: nn.Module, name: str, inputs: tuple[Any, ...], repeats: int) -
         hook.remove()
     x = seen[0]
     answer = layer(x)
-    tried = {
-        product.kind: product for product in _products(layer, x) if _agrees(product(x), answer, weight.dtype)
-    }
+    tried = {product.kind: product for product in _products(layer, x) if _agrees(product(x), answer, weight.dtype)}
     samples = compare_times(
         {"dense": lambda: layer(x), **{kind: (lambda p=p: p(x)) for kind, p in tried.items()}}, repeats, x.device
     )
@@ -145,7 +143,12 @@ def _chosen(fast: nn.Module, name: str, inputs: tuple[Any, ...], repeats: int) -
     fast.set_submodule(name, tried[best])
     gain = speedups[best]
     return LayerChoice(
-        name, shape, zeros, best, speedups, f"{gain.median:.2f}x [{gain.low:.2f}, {gain.high:.2f}] over the dense layer."
+        name,
+        shape,
+        zeros,
+        best,
+        speedups,
+        f"{gain.median:.2f}x [{gain.low:.2f}, {gain.high:.2f}] over the dense layer.",
     )
 
 
@@ -206,9 +209,7 @@ def _add_rivals(
 
     def low() -> Callable[[], Any]:
         held = copy.deepcopy(dense).to(torch.bfloat16)
-        given = tuple(
-            v.to(torch.bfloat16) if isinstance(v, Tensor) and v.is_floating_point() else v for v in inputs
-        )
+        given = tuple(v.to(torch.bfloat16) if isinstance(v, Tensor) and v.is_floating_point() else v for v in inputs)
         return lambda: held(*given)
 
     def integer() -> Callable[[], Any]:

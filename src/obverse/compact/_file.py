@@ -30,9 +30,7 @@ _MARK = "#"
 _BROKEN = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError, RuntimeError)
 
 
-def save(
-    model: nn.Module, path: str | os.PathLike[str], *, layout: str = "smallest", certificate: Any = None
-) -> Path:
+def save(model: nn.Module, path: str | os.PathLike[str], *, layout: str = "smallest", certificate: Any = None) -> Path:
     """Write a model to one ``.safetensors`` file that `load` reads into the model's class.
 
     Parameters
@@ -135,9 +133,9 @@ def load(path: str | os.PathLike[str], into: nn.Module) -> nn.Module:
         about, stored = _read(file)
         change = _fitted(about, stored, into, target)
     except InvalidArgumentError as error:
-        raise InvalidArgumentError(f"{file}: {error}") from None
+        raise InvalidArgumentError(f"{file}: {_one_line(error)}") from None
     except (*_BROKEN, OSError, MemoryError) as error:
-        raise InvalidArgumentError(f"{file} is broken: {type(error).__name__}: {error}") from error
+        raise InvalidArgumentError(f"{file} is broken: {type(error).__name__}: {_one_line(error)}") from error
     commit(into, change)
     return into
 
@@ -248,6 +246,12 @@ def _described(
     return layout, tuple(shape), stored[f"{name}{_MARK}values"].dtype
 
 
+def _one_line(error: BaseException) -> str:
+    """What an error says, in one line of bounded length: a file may put anything into a name."""
+    text = "".join(c if c.isprintable() else " " for c in str(error))
+    return text if len(text) <= 400 else f"{text[:397]}..."
+
+
 def _mapping(about: Mapping[str, Any], key: str) -> dict[str, Any]:
     found = about.get(key, {})
     if not isinstance(found, dict):
@@ -257,7 +261,9 @@ def _mapping(about: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 def _plain(name: str, tensor: Tensor) -> Tensor:
     if type(tensor) not in (Tensor, nn.Parameter):
-        raise InvalidArgumentError(f"{name} is a {type(tensor).__name__}, not a plain tensor; gather or convert it first")
+        raise InvalidArgumentError(
+            f"{name} is a {type(tensor).__name__}, not a plain tensor; gather or convert it first"
+        )
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         raise InvalidArgumentError(f"{name} is not a plain tensor with values (layout {tensor.layout})")
     if _MARK in name:

@@ -71,8 +71,9 @@ def commit(model: nn.Module, change: Change) -> None:
     undo: list[tuple[Any, str, Any]] = []
 
     def put(holder: Any, name: str, value: Any) -> None:
-        undo.append((holder, name, getattr(holder, name)))
+        before = getattr(holder, name)
         setattr(holder, name, value)
+        undo.append((holder, name, before))
 
     try:
         for name, tensor in change.tensors.items():

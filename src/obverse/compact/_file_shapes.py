@@ -155,7 +155,9 @@ def changed_attributes(where: str, module: nn.Module, stored: Mapping[str, Any])
             continue
         follows = name in kind.attributes if kind is not None else False
         if not follows and not own:
-            raise InvalidArgumentError(f"{where}.{name} is {_shown(after)} in the file and {_shown(before)} in the model")
+            raise InvalidArgumentError(
+                f"{where}.{name} is {_shown(after)} in the file and {_shown(before)} in the model"
+            )
         if not _is_smaller(after, before):
             raise InvalidArgumentError(
                 f"{where}.{name} is {_shown(after)} in the file and {_shown(before)} in the model, which can only "

@@ -8,6 +8,7 @@ the entries of one row of the weight pass by.
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -98,29 +99,34 @@ def multiply(
     """Rows ``first`` to ``last`` of ``y = W x + bias``; ``x`` (inputs, batch) and ``y`` (outputs, batch) contiguous."""
     batch = x.shape[1]
     c, v = _at(columns, 0), _at(values, 0)
-    for row in range(first, last):
-        start, stop, b = pointers[row], pointers[row + 1], bias[row]
-        t = 0
-        while t < batch:
-            left = batch - t
-            if left >= 64:
-                _tile_64(c, v, start, stop, _at(x, t), batch, _at(y, row * batch + t), b)
-                t += 64
-            elif left >= 32:
-                _tile_32(c, v, start, stop, _at(x, t), batch, _at(y, row * batch + t), b)
-                t += 32
-            elif left >= 16:
-                _tile_16(c, v, start, stop, _at(x, t), batch, _at(y, row * batch + t), b)
-                t += 16
-            elif left >= 8:
-                _tile_8(c, v, start, stop, _at(x, t), batch, _at(y, row * batch + t), b)
-                t += 8
-            elif left >= 4:
-                _tile_4(c, v, start, stop, _at(x, t), batch, _at(y, row * batch + t), b)
-                t += 4
-            else:
-                _tile_1(c, v, start, stop, _at(x, t), batch, _at(y, row * batch + t), b)
-                t += 1
+    t = 0
+    # Tile by tile, so that the piece of the activations that all rows read stays in a near cache.
+    while t < batch:
+        left = batch - t
+        if left >= 64:
+            for row in range(first, last):
+                _tile_64(c, v, pointers[row], pointers[row + 1], _at(x, t), batch, _at(y, row * batch + t), bias[row])
+            t += 64
+        elif left >= 32:
+            for row in range(first, last):
+                _tile_32(c, v, pointers[row], pointers[row + 1], _at(x, t), batch, _at(y, row * batch + t), bias[row])
+            t += 32
+        elif left >= 16:
+            for row in range(first, last):
+                _tile_16(c, v, pointers[row], pointers[row + 1], _at(x, t), batch, _at(y, row * batch + t), bias[row])
+            t += 16
+        elif left >= 8:
+            for row in range(first, last):
+                _tile_8(c, v, pointers[row], pointers[row + 1], _at(x, t), batch, _at(y, row * batch + t), bias[row])
+            t += 8
+        elif left >= 4:
+            for row in range(first, last):
+                _tile_4(c, v, pointers[row], pointers[row + 1], _at(x, t), batch, _at(y, row * batch + t), bias[row])
+            t += 4
+        else:
+            for row in range(first, last):
+                _tile_1(c, v, pointers[row], pointers[row + 1], _at(x, t), batch, _at(y, row * batch + t), bias[row])
+            t += 1
 
 
 @njit(nogil=True, fastmath=_CONTRACT)  # type: ignore[untyped-decorator]
@@ -158,4 +164,4 @@ def row_shares(pointers: npt.NDArray[np.int32], parts: int) -> list[tuple[int, i
     cost = pointers.astype(np.int64) + 8 * np.arange(rows + 1)
     edges = np.searchsorted(cost, np.linspace(0, cost[-1], parts + 1)[1:-1]).tolist()
     edges = [0, *edges, rows]
-    return [(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+    return [(a, b) for a, b in pairwise(edges) if b > a]
