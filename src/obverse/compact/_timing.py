@@ -38,13 +38,14 @@ class Interval:
 def interval_of(samples: Sequence[float]) -> Interval:
     """Median of samples, and the 95 % interval of it from their order.
 
-    The ranks are ``n/2 -+ 1.96 sqrt(n)/2``, the normal approximation of the binomial law of how many of ``n`` samples
-    lie below the median; it assumes nothing else of their distribution. Below 6 samples it is their whole range.
+    The ranks are ``n/2 - 1.96 sqrt(n)/2``, rounded down, and its mirror: the normal approximation of the binomial law
+    of how many of ``n`` samples lie below the median, which assumes nothing else of their distribution. Below 6
+    samples it is their whole range.
     """
     ordered = sorted(samples)
     count = len(ordered)
     reach = 0.98 * math.sqrt(count)
-    low = max(0, math.floor(count / 2 - reach))
+    low = max(0, math.floor(count / 2 - reach) - 1)
     high = min(count - 1, math.ceil(count / 2 + reach))
     return Interval(statistics.median(ordered), ordered[low], ordered[high])
 
