@@ -2,11 +2,12 @@
 
     python benchmarks/inference.py [--json inference.json] [--batches 1 32 256] [--threads 2] [--rounds 31]
 
-One network has 90 % of its weights zero at random places and runs as `obverse.compact.accelerate` leaves it. Another has
-as many weights removed as whole units, and is `shrunk`. Both are compared with the dense float32 network in the same
-process, and so are its bfloat16 and dynamic int8 forms. Everything is timed in turn in short bursts; printed are
-medians of ratios with their 95 % intervals, and the largest difference of the outputs from the dense ones of the
-same weights. Rows that are in the results file, for this machine, torch and number of threads, are not measured again.
+One network has 90 % of its weights zero at random places and runs as `obverse.compact.accelerate` leaves it. Another
+has as many weights removed as whole units, and is `shrunk`. Both are compared with the dense float32 network in the
+same process, and so are its bfloat16 and dynamic int8 forms. Everything is timed in turn in short bursts; printed are
+medians of ratios with their 95 % intervals, and the largest difference of the outputs from the dense ones of the same
+weights.
+Rows that are in the results file, for this machine, torch and number of threads, are not measured again.
 """
 
 from __future__ import annotations

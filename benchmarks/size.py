@@ -4,7 +4,7 @@
 
 The bound is what no code of the mask can beat on average, ``n H(k/n)`` bits per tensor for ``k`` of ``n`` entries at
 random places, plus 32 bits per value that is not zero. Beside the file that `obverse.save` writes stand the dense
-safetensors file, the same through gzip at its best, CSR as torch makes it with 64-bit indices, and CSR with 32-bit ones.
+safetensors file, the same through gzip at its best, and CSR with 64-bit indices, as torch has it, and with 32-bit ones.
 Zeros are where the smallest weights of a network with random weights are, per layer; sizes do not depend on values.
 """
 
@@ -87,9 +87,8 @@ def main() -> int:
     parser.add_argument("--sparsities", type=float, nargs="+", default=[0.9, 0.95, 0.98, 0.99])
     arguments = parser.parse_args()
     results: dict[str, Any] = {}
-    print(
-        f"{'zeros':>6} {'bound':>9} {'ours':>7} {'dense':>7} {'gzip':>7} {'CSR 64':>7} {'CSR 32':>7}   ratios to the bound"
-    )
+    names = " ".join(f"{name:>7}" for name in ("ours", "dense", "gzip", "CSR 64", "CSR 32"))
+    print(f"{'zeros':>6} {'bound':>9} {names}   bytes as ratios to the bound")
     whole = True
     for sparsity in arguments.sparsities:
         model = thinned(sparsity)

@@ -70,7 +70,7 @@ def test_a_payload_of_nan_comes_back() -> None:
 
 
 @pytest.mark.parametrize("gap", [0, 1, 253, 254, 255, 256, 509, 510, 511, 65534, 65535, 65536, 131070, 131071])
-@pytest.mark.parametrize("layout", ["gaps8", "gaps16"])
+@pytest.mark.parametrize("layout", ["gaps8", "gaps16", "deflated"])
 def test_gaps_around_the_filler(layout: str, gap: int) -> None:
     tensor = torch.zeros(2 * gap + 3)
     tensor[gap], tensor[2 * gap + 1] = 1.0, 2.0
@@ -97,11 +97,27 @@ def test_sizes_are_those_of_the_parts_and_the_smallest_is_chosen() -> None:
         sizes = layout_sizes(tensor.numel(), tensor.reshape(-1).nonzero()[:, 0].numpy(), 4)
         for layout in LAYOUTS:
             parts = encode(tensor, layout)[1]
-            assert sum(part.numel() * part.element_size() for part in parts.values()) == sizes[layout]
+            taken = sum(part.numel() * part.element_size() for part in parts.values())
+            assert sizes.setdefault(layout, taken) == taken
         chosen = encode(tensor)[0]
         assert sizes[chosen] == min(sizes.values())
         best.add(chosen)
-    assert best == {"dense", "bitmask", "gaps8", "gaps16"}
+    assert best == {"dense", "bitmask", "deflated", "gaps16"}
+    # Gaps that all occur alike have nothing to deflate.
+    gaps = torch.randperm(200 * 254, generator=torch.Generator().manual_seed(0)) % 254 + 1
+    even = torch.zeros(int(gaps.sum()), dtype=torch.int8)
+    even[gaps.cumsum(0) - 1] = 1
+    assert encode(even)[0] in ("gaps8", "bitmask")
+
+
+def test_a_stream_that_unpacks_to_too_much_is_refused() -> None:
+    import zlib
+
+    bomb = torch.frombuffer(bytearray(zlib.compress(b"\0" * 10_000_000)), dtype=torch.uint8)
+    cut = encode(torch.eye(30), "deflated")[1]["gaps"][:-5]
+    for stream in (bomb, cut, torch.cat([encode(torch.eye(30), "deflated")[1]["gaps"], torch.zeros(1).byte()])):
+        with pytest.raises(InvalidArgumentError, match="gaps"):
+            decode("deflated", {"gaps": stream, "values": torch.ones(30)}, (30, 30), torch.float32)
 
 
 def test_views_and_unaligned_memory() -> None:
@@ -130,6 +146,7 @@ def test_what_has_no_words_is_dense() -> None:
         ("gaps8", {"gaps": torch.full((5,), 254, dtype=torch.uint8)}, "past the last"),
         ("gaps8", {"gaps": torch.zeros(3, dtype=torch.int16)}, "gaps are"),
         ("gaps8", {"values": torch.ones(3, 1)}, "values are"),
+        ("deflated", {"gaps": torch.zeros(4, dtype=torch.uint8)}, "zlib"),
         ("gaps8", {"more": torch.ones(3)}, "parts"),
     ],
 )
