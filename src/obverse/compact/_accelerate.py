@@ -6,6 +6,7 @@ import copy
 import platform
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,9 @@ def _chosen(fast: nn.Module, name: str, inputs: tuple[Any, ...], repeats: int) -
     answer = layer(x)
     tried = {product.kind: product for product in _products(layer, x) if _agrees(product(x), answer, weight.dtype)}
     samples = compare_times(
-        {"dense": lambda: layer(x), **{kind: (lambda p=p: p(x)) for kind, p in tried.items()}}, repeats, x.device
+        {"dense": partial(layer, x), **{kind: partial(product, x) for kind, product in tried.items()}},
+        repeats,
+        x.device,
     )
     speedups = {kind: gain for kind, gain in _speedups(samples).items() if kind != "dense"}
     winners = [kind for kind, gain in speedups.items() if _wins(gain)]

@@ -104,7 +104,7 @@ def _plain_products() -> Iterator[None]:
     with warnings.catch_warnings():
         # Its other flags are set along, and it comments on them.
         warnings.filterwarnings("ignore", message="TF32", category=UserWarning)
-        with torch.backends.mkldnn.flags(enabled=False):  # type: ignore[no-untyped-call]
+        with torch.backends.mkldnn.flags(enabled=False):
             yield
 
 

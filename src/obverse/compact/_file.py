@@ -278,5 +278,6 @@ def _digest(about: Mapping[str, Any], stored: Mapping[str, Tensor]) -> str:
         tensor = stored[name]
         total.update(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
         if math.prod(tensor.shape):
-            total.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+            data: Any = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+            total.update(data)
     return total.hexdigest()

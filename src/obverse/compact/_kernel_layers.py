@@ -6,7 +6,7 @@ import os
 import warnings
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -31,6 +31,8 @@ class FastLinear(nn.Module, ABC):
 
     kind: str
     """What a receipt calls this product."""
+
+    bias: Tensor | None
 
     def __init__(self, dense: nn.Linear) -> None:
         super().__init__()
@@ -69,7 +71,7 @@ class CompiledLinear(FastLinear):
         self.register_buffer("columns", columns)
         self.register_buffer("values", values)
         if self.bias is None:
-            self.register_buffer("bias", torch.zeros(self.out_features, dtype=values.dtype))
+            self.bias = torch.zeros(self.out_features, dtype=values.dtype)
 
     def product(self, x: Tensor) -> Tensor:
         """As the base class says."""
@@ -77,6 +79,7 @@ class CompiledLinear(FastLinear):
 
         from ._kernels import multiply, multiply_vector, row_shares
 
+        assert self.bias is not None
         if x.device.type != "cpu" or x.dtype != self.values.dtype:
             raise StateError(f"this layer computes in {self.values.dtype} on the CPU; got {x.dtype} on {x.device}")
         batch = len(x)
@@ -86,11 +89,11 @@ class CompiledLinear(FastLinear):
         pointers = self.pointers.numpy()
         fixed = (pointers, self.columns.numpy().view(np.uint32), self.values.numpy())
         moving = (x.detach().t().contiguous().numpy(), self.bias.numpy(), y.numpy())
-        call = multiply
+        call: Any = multiply
         if batch == 1:
             call, moving = multiply_vector, (moving[0][:, 0], moving[1], moving[2][:, 0])
         shares = row_shares(pointers, torch.get_num_threads()) if self.parallel else [(0, self.out_features)]
-        waiting = [_pool().submit(call, *fixed, *moving, *share) for share in shares[1:]]
+        waiting = [_pool().submit(partial(call, *fixed, *moving, *share)) for share in shares[1:]]
         for share in shares[:1]:
             call(*fixed, *moving, *share)
         for part in waiting:
@@ -102,6 +105,10 @@ class SparseProductLinear(FastLinear):
     """Feature-major CSR with torch's own sparse product, 32-bit indices."""
 
     kind = "torch CSR"
+
+    pointers: Tensor
+    columns: Tensor
+    values: Tensor
 
     def __init__(self, dense: nn.Linear) -> None:
         super().__init__(dense)

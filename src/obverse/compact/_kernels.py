@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-call"
 """A sparse matrix times feature-major activations, compiled on first use.
 
 The weight is CSR with 32-bit indices. Activations are feature-major, one row per feature with the batch along it, so
@@ -25,7 +26,7 @@ _CONTRACT = {"contract"}
 
 
 @cache
-def _tile(lanes: int) -> Any:
+def _tile(lanes: int) -> Any:  # the compiler's own interface has no types
     """Compiled inner loop: ``y[:lanes] = bias + sum over k of values[k] * x[columns[k], :lanes]``, at addresses."""
 
     @intrinsic
@@ -70,8 +71,7 @@ def _tile(lanes: int) -> Any:
     return tile
 
 
-@intrinsic
-def _at(typing: Any, array: Any, index: Any) -> Any:
+def _address(typing: Any, array: Any, index: Any) -> Any:
     """Address of an entry of a contiguous array, counted in entries."""
     signature = types.CPointer(array.dtype)(array, types.intp)
 
@@ -82,10 +82,12 @@ def _at(typing: Any, array: Any, index: Any) -> Any:
     return signature, build
 
 
+_at: Any = intrinsic(_address)
+
 _tile_64, _tile_32, _tile_16, _tile_8, _tile_4, _tile_1 = (_tile(lanes) for lanes in _LANES)
 
 
-@njit(nogil=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True)
 def multiply(
     pointers: npt.NDArray[np.int32],
     columns: npt.NDArray[np.uint32],
@@ -129,7 +131,7 @@ def multiply(
             t += 1
 
 
-@njit(nogil=True, fastmath=_CONTRACT)  # type: ignore[untyped-decorator]
+@njit(nogil=True, fastmath=_CONTRACT)
 def multiply_vector(
     pointers: npt.NDArray[np.int32],
     columns: npt.NDArray[np.uint32],

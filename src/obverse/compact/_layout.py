@@ -172,7 +172,7 @@ def _summed(layout: str, gaps: Tensor, entries: int) -> npt.NDArray[np.int64]:
         raise InvalidArgumentError(f"its gaps are {gaps.dtype} of shape {tuple(gaps.shape)}")
     codes = gaps.numpy().astype(np.int64)
     ends = codes != np.iinfo(kind).max
-    positions = np.cumsum(codes + ends)[ends] - 1
+    positions: npt.NDArray[np.int64] = np.cumsum(codes + ends)[ends] - 1
     if len(positions) and positions[-1] >= entries:
         raise InvalidArgumentError(f"its gaps lead past the last of {entries} entries")
     return positions

@@ -84,7 +84,7 @@ def compare_times(
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(repeats):
         # Who comes first changes: the first call after another one's finds the caches it left.
-        order = list(calls) if turn % 2 == 0 else list(reversed(calls))
+        order = list(calls) if turn % 2 == 0 else list(calls)[::-1]
         for name in order:
             samples[name].append(sample(calls[name], counts[name]))
     return samples
