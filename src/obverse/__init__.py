@@ -10,7 +10,7 @@ from .errors import ObverseError
 
 if TYPE_CHECKING:
     from . import dropout, duality, linear, penalties, sparsify
-    from .compact import load, save
+    from .compact import compact, load, save
     from .sparsify import Budget, Rule, Sparsifier
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Rule",
     "Sparsifier",
     "__version__",
+    "compact",
     "dropout",
     "duality",
     "linear",
@@ -30,7 +31,7 @@ __all__ = [
 
 # Names are resolved on first use, so that `import obverse` loads neither torch nor scikit-learn.
 _HOMES = {"Budget": "sparsify", "load": "compact", "save": "compact", "Rule": "sparsify", "Sparsifier": "sparsify"}
-_ROOMS = {"dropout", "duality", "linear", "penalties", "sparsify"}
+_ROOMS = {"compact", "dropout", "duality", "linear", "penalties", "sparsify"}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
 from ._accelerate import accelerate
+from ._certificate import Certificate, Cost, Difference, Refusal
+from ._compact import compact
 from ._costs import file_bytes, latency, macs, parameters
 from ._export import ExportError, Parity, export_onnx, export_program
 from ._file import load, save
@@ -11,12 +19,17 @@ from ._receipt import LayerChoice, Receipt
 from ._timing import Interval
 
 __all__ = [
+    "Certificate",
+    "Cost",
+    "Difference",
     "ExportError",
     "Interval",
     "LayerChoice",
     "Parity",
     "Receipt",
+    "Refusal",
     "accelerate",
+    "compact",
     "export_onnx",
     "export_program",
     "file_bytes",
@@ -29,3 +42,13 @@ __all__ = [
     "push_to_hub",
     "save",
 ]
+
+
+class _CallableRoom(ModuleType):
+    """The room and its main verb share a name, so ``from obverse import compact`` gives both."""
+
+    def __call__(self, model: nn.Module, example_inputs: Any, **options: Any) -> tuple[nn.Module, Certificate]:
+        return compact(model, example_inputs, **options)
+
+
+sys.modules[__name__].__class__ = _CallableRoom

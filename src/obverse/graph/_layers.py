@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from ._channels import WHOLE
-from ._flow import Even, Flow, Knowledge, Read, Scaled
+from ._flow import Flow, Knowledge, Read, Scaled
 
 __all__ = ["LAYERS", "contract", "register_layer"]
 
@@ -46,7 +46,7 @@ def contract(
         know.channels.tie(rows, know.axis(bias, 0, f"bias of {owner}: one for each unit"))
     varying = functional.linear(flow.varying.double(), (exact != 0).double()) > 0
     value = functional.linear(flow.value, exact, shift)
-    settled = ~varying.reshape(-1, len(rows)).any(0)
+    settled = torch.zeros(len(rows), dtype=torch.bool)
     know.reads.append(
         Read(
             owner,
@@ -99,11 +99,12 @@ def _convolution(know: Knowledge, name: str, layer: Any, flow: Flow) -> Flow:
     run = _runner(layer)
     varying = run(flow.varying.double(), (weight != 0).double(), None) > 0
     value = run(flow.value, weight, bias)
-    settled = ~varying.movedim(1, 0).reshape(len(rows), -1).any(1)
+    settled = torch.zeros(len(rows), dtype=torch.bool)
     if not depthwise:
         spread = _dense(layer, weight)
         padded = any(
-            p != 0 for p in (layer.padding if isinstance(layer.padding, tuple) else (0 if layer.padding == "valid" else 1,))
+            p != 0
+            for p in (layer.padding if isinstance(layer.padding, tuple) else (0 if layer.padding == "valid" else 1,))
         )
         why = "" if layer.bias is not None else "there is no bias to fold the constant into"
         if turned or (padded and layer.padding_mode == "zeros"):
@@ -234,8 +235,8 @@ def _rms_norm(know: Knowledge, name: str, layer: nn.RMSNorm, flow: Flow) -> Flow
         know.channels.tie(labels, know.axis(layer.weight, 0, f"scale of {name}: one for each channel"))
         varying = varying & (weight != 0)
         know.scaled.append(Scaled(name, labels))
-    elif layer.weight is None:
-        know.channels.pin(labels, f"{name} has no scale that could make up for fewer channels")
+    if layer.weight is None or layer.eps is None:
+        know.channels.pin(labels, f"{name} has no scale and eps of its own that could make up for fewer channels")
     value = functional.rms_norm(flow.value, layer.normalized_shape, weight, layer.eps)
     return Flow(flow.label, value.masked_fill(varying, 0), varying)
 

@@ -10,30 +10,24 @@ import torch
 from torch.nn import functional
 
 from ._channels import WHOLE
-from ._flow import Flow, Knowledge, Move
+from ._flow import Even, Flow, Knowledge, Move
 from ._layers import barrier, contract
 
 __all__ = ["MOVES", "apply", "pointwise", "pooled"]
 
 MOVES = frozenset(
-    "view reshape flatten transpose permute contiguous cat concat concatenate split chunk getitem unsqueeze squeeze expand "
-    "expand_as repeat repeat_interleave stack unbind movedim swapaxes t clone detach to flip roll unflatten view_as "
-    "narrow select tensor_split pixel_shuffle pixel_unshuffle channel_shuffle tile broadcast_to mT T moveaxis".split()
+    ["view", "reshape", "flatten", "transpose", "permute", "contiguous", "cat", "concat", "concatenate", "split", "chunk", "getitem", "unsqueeze", "squeeze", "expand", "expand_as", "repeat", "repeat_interleave", "stack", "unbind", "movedim", "swapaxes", "t", "clone", "detach", "to", "flip", "roll", "unflatten", "view_as", "narrow", "select", "tensor_split", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "tile", "broadcast_to", "mT", "T", "moveaxis"]
 )
 _MIXES_POSITIONS = frozenset(
-    "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
-    "adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d interpolate upsample lp_pool2d".split()
+    ["max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "interpolate", "upsample", "lp_pool2d"]
 )
 _UNARY = frozenset(
-    "relu relu_ gelu silu sigmoid tanh hardswish hardsigmoid hardtanh relu6 leaky_relu elu selu celu mish softplus "
-    "softsign tanhshrink logsigmoid exp log sqrt rsqrt abs neg square sin cos erf pow float double clamp clip dropout "
-    "dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout prelu reciprocal log1p expm1 type_as".split()
+    ["relu", "relu_", "gelu", "silu", "sigmoid", "tanh", "hardswish", "hardsigmoid", "hardtanh", "relu6", "leaky_relu", "elu", "selu", "celu", "mish", "softplus", "softsign", "tanhshrink", "logsigmoid", "exp", "log", "sqrt", "rsqrt", "abs", "neg", "square", "sin", "cos", "erf", "pow", "float", "double", "clamp", "clip", "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "prelu", "reciprocal", "log1p", "expm1", "type_as"]
 )
 _BINARY = frozenset(
-    "add sub mul truediv div true_divide iadd isub imul add_ mul_ sub_ maximum minimum multiply subtract where "
-    "masked_fill rsub".split()
+    ["add", "sub", "mul", "truediv", "div", "true_divide", "iadd", "isub", "imul", "add_", "mul_", "sub_", "maximum", "minimum", "multiply", "subtract", "where", "masked_fill", "rsub"]
 )
-_REDUCE = frozenset("mean sum amax amin logsumexp".split())
+_REDUCE = frozenset(["mean", "sum", "amax", "amin", "logsumexp"])
 
 
 def flows_in(value: Any) -> list[Flow]:
@@ -61,7 +55,8 @@ def swap(value: Any, change: Callable[[Flow], Any]) -> Any:
 def apply(know: Knowledge, name: str, owner: str, call: Callable[..., Any], args: Any, kwargs: Any, shape: Any) -> Any:
     """The flow that a function writes; what is not understood is a barrier that keeps its inputs whole."""
     flows = flows_in((args, kwargs))
-    if name in MOVES:
+    zeros = name == "pad" and kwargs.get("mode", "constant") == "constant" and not kwargs.get("value") and len(args) < 3
+    if name in MOVES or zeros:
         return _move(know, name, owner, call, args, kwargs, flows)
     if name in _UNARY and len(flows) == 1:
         return pointwise(know, call, args, kwargs)
@@ -78,7 +73,9 @@ def apply(know: Knowledge, name: str, owner: str, call: Callable[..., Any], args
     if name == "scaled_dot_product_attention":
         return _attention(know, owner, args, kwargs)
     if name == "linear" and isinstance(args[0], Flow) and len(args) > 1 and know.name_of(args[1]) is not None:
-        return contract(know, know.name_of(args[1]) or "", args[1], args[2] if len(args) > 2 else kwargs.get("bias"), args[0])
+        return contract(
+            know, know.name_of(args[1]) or "", args[1], args[2] if len(args) > 2 else kwargs.get("bias"), args[0]
+        )
     for flow in flows:
         know.channels.pin(flow.label, f"{name} in {owner or 'the model'} is not understood")
     know.notes.append(f"{name} in {owner or 'the model'} is not understood: what it reads keeps its size")
@@ -108,7 +105,10 @@ def _move(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs: 
     ]
     if name in ("expand", "repeat_interleave", "repeat", "reshape", "view", "transpose") and flows[0].stochastic:
         outs = [Flow(o.label, o.value, o.varying, o.label.shape[-1] == flows[0].label.shape[-1]) for o in outs]
-    sizes = tuple(one for one in _numbers(args[1:]) if one > 1) if name in ("view", "reshape", "unflatten", "expand", "split", "repeat_interleave", "repeat") else ()
+    sized = name in ("view", "reshape", "unflatten", "expand", "split", "repeat_interleave", "repeat")
+    sizes = tuple(one for one in _numbers(args[1:]) if one > 1) if sized else ()
+    if name in ("chunk", "split", "unbind", "tensor_split") and several:
+        know.evens.append(Even([o.label for o in outs], f"{name} in {owner or 'the model'} cuts equal parts"))
     know.moves.append(Move(name, owner, [f.label for f in flows], [o.label for o in outs], sizes))
     return tuple(outs) if several else outs[0]
 
@@ -126,7 +126,9 @@ def pointwise(know: Knowledge, call: Callable[..., Any], args: Any, kwargs: Any)
     shape = torch.broadcast_shapes(*(f.label.shape for f in flows), *(t.shape for t in loose))
     labels = [flow.label for flow in flows]
     tied = torch.full(shape, WHOLE)
-    main = max(labels, key=lambda one: (tuple(one.shape) == tuple(shape), int((one != WHOLE).any()), one.unique().numel()))
+    main = max(
+        labels, key=lambda one: (tuple(one.shape) == tuple(shape), int((one != WHOLE).any()), one.unique().numel())
+    )
     axes_main = _varied(main, shape)
     tied = main.expand(shape)
     for label in labels:
@@ -150,11 +152,15 @@ def pointwise(know: Knowledge, call: Callable[..., Any], args: Any, kwargs: Any)
             know.channels.tie(along, know.axis(tensor, axis, f"{name}: one entry for each channel"))
 
     def exact(one: Any) -> Any:
-        return one.detach().to("cpu", torch.float64) if isinstance(one, torch.Tensor) and one.is_floating_point() else one
+        return (
+            one.detach().to("cpu", torch.float64) if isinstance(one, torch.Tensor) and one.is_floating_point() else one
+        )
 
     def value(args: Any, kwargs: Any) -> torch.Tensor:
         clean = _map_tensors((args, kwargs), exact)
-        result: torch.Tensor = call(*swap(clean[0], lambda f: f.value.clone()), **swap(clean[1], lambda f: f.value.clone()))
+        result: torch.Tensor = call(
+            *swap(clean[0], lambda f: f.value.clone()), **swap(clean[1], lambda f: f.value.clone())
+        )
         return result.double()
 
     varying = torch.zeros(shape, dtype=torch.bool)
@@ -170,7 +176,9 @@ def pointwise(know: Knowledge, call: Callable[..., Any], args: Any, kwargs: Any)
         tied.contiguous(),
         result.masked_fill(varying, 0),
         varying.expand(shape).contiguous(),
-        len(flows) == 1 and flows[0].stochastic and getattr(call, "__name__", "") in ("dropout", "float", "to", "type_as"),
+        len(flows) == 1
+        and flows[0].stochastic
+        and getattr(call, "__name__", "") in ("dropout", "float", "to", "type_as"),
     )
 
 
@@ -245,7 +253,11 @@ def _matmul(know: Knowledge, owner: str, first: Flow, second: Flow) -> Flow:
     channels = know.channels
     inner = first.label.shape[-1]
     left, right = first.label.transpose(-1, -2), second.label  # (..., inner, rows) and (..., inner, columns)
-    shape = (*torch.broadcast_shapes(first.label.shape[:-2], second.label.shape[:-2]), first.label.shape[-2], second.label.shape[-1])
+    shape = (
+        *torch.broadcast_shapes(first.label.shape[:-2], second.label.shape[:-2]),
+        first.label.shape[-2],
+        second.label.shape[-1],
+    )
     varied = bool((right != right[..., :1, :]).any()) or bool((left != left[..., :1, :]).any())
     if varied:  # scores: one channel for each head, tied to all dimensions of the head
         lead = shape[:-2]
@@ -259,6 +271,8 @@ def _matmul(know: Knowledge, owner: str, first: Flow, second: Flow) -> Flow:
         label = head.expand(shape)
     else:
         b = right[..., :1, :].expand(shape)
+        if bool((right != right[(slice(None),) * (right.ndim - 3) + (slice(0, 1),)]).any()):
+            know.boxes.append((right, (-1,), f"all heads in {owner} have the same dimension"))
         a = left[..., :1, :].transpose(-1, -2).expand(shape)
         channels.tie(a, b)
         label = b

@@ -34,11 +34,15 @@ def recurrent(know: Knowledge, name: str, layer: Any, flow: Flow) -> tuple[Flow,
             value = settled.nan_to_num(0.0)
             moving = settled.isnan()
             outs.append(
-                Flow(labels.expand(full).contiguous(), value.expand(full).contiguous(), moving.expand(full).contiguous())
+                Flow(
+                    labels.expand(full).contiguous(), value.expand(full).contiguous(), moving.expand(full).contiguous()
+                )
             )
             last = (shape[0], hidden) if layer.batch_first else (shape[-2], hidden)
             final.append(
-                Flow(labels.expand(last).contiguous(), value.expand(last).contiguous(), moving.expand(last).contiguous())
+                Flow(
+                    labels.expand(last).contiguous(), value.expand(last).contiguous(), moving.expand(last).contiguous()
+                )
             )
         flow = Flow(*(torch.cat([getattr(one, part) for one in outs], -1) for part in ("label", "value", "varying")))
     if len(every) > 1:
@@ -88,7 +92,7 @@ def _cell(
         steady = (ih[:, ~fixed] == 0).all(1) & (hh[:, ~idle] == 0).all(1)
         bent = level.tanh() if layer.mode == "RNN_TANH" else level.relu()
         output = torch.where(steady, bent, output)
-    settled = (~output.isnan()).repeat(gates)
+    settled = idle.repeat(gates)
     bias_name = know.name_of(biases[0]) if biases else None
     why = "" if biases else "there is no bias to fold the constant into"
     know.reads.append(Read(name, rows, columns, ih, ih != 0, constant, settled, bias_name, why))
@@ -96,5 +100,3 @@ def _cell(
     know.reads.append(Read(name, rows, units, hh, hh != 0, inner, settled, None, "the first step starts from zero"))
     know.kinds.setdefault("hidden", []).append(units)
     return units, idle, output
-
-

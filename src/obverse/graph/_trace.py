@@ -107,6 +107,7 @@ class _Walk(fx.Interpreter):
             if isinstance(layer, nn.Flatten | nn.Unflatten | nn.PixelShuffle | nn.PixelUnshuffle | nn.ChannelShuffle):
                 return apply(self.know, "flatten", name, layer.forward, (flow,), {}, None)
             if isinstance(layer, nn.Softmax):
+
                 def run(x: torch.Tensor) -> torch.Tensor:
                     return layer(x)  # type: ignore[no-any-return]
 
@@ -177,5 +178,3 @@ def analyze(model: nn.Module, example_inputs: Any) -> Knowledge:
     with torch.no_grad():
         _Walk(module, know, record.seen).run(*flows)
     return know
-
-
