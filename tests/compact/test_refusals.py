@@ -56,7 +56,9 @@ def test_softmax_over_channels():
     assert "softmax" in _why(model, torch.randn(2, 3))
 
 
-@pytest.mark.parametrize("options", [{"rounding": 0}, {"rounding": 1.5}, {"tolerance": -1.0}, {"tolerance": float("nan")}])
+@pytest.mark.parametrize(
+    "options", [{"rounding": 0}, {"rounding": 1.5}, {"tolerance": -1.0}, {"tolerance": float("nan")}]
+)
 def test_arguments_out_of_range(options):
     with pytest.raises(InvalidArgumentError):
         compact(nn.Linear(2, 2), torch.randn(1, 2), **options)

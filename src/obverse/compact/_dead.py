@@ -55,10 +55,14 @@ def judge(know: Knowledge, rounding: int | None = None) -> Verdict:
     verdict = Verdict(know, know.channels.roots(labels))
     boxes = [_small(verdict.root[one]) for move in know.moves for one in (*move.before, *move.after)]
     boxes = [one for one in boxes if one.numel() > 1]
-    steps = (_needed, _whole_boxes, _even_counts, _not_empty, _same_fold)
+    # What is needed spreads first: the other rules would keep channels that are not yet known to be needed.
+    steps = (_needed, _whole_boxes, _even_counts, _same_fold, _not_empty)
     while True:
-        changed = any([step(know, verdict) for step in steps]) or _boxes(boxes, verdict)
-        if not changed and not (rounding and _rounded(know, verdict, rounding)):
+        if any(step(know, verdict) for step in steps[:2]) or _boxes(boxes, verdict):
+            continue
+        if any(step(know, verdict) for step in steps[2:]):
+            continue
+        if not (rounding and _rounded(know, verdict, rounding)):
             return verdict
 
 

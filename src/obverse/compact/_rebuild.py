@@ -57,17 +57,12 @@ def rebuild(model: nn.Module, know: Knowledge, verdict: Verdict) -> Rebuilt:
                 done.changes.append(Change(name, axis, len(kept), int(kept.sum()), know.words[name, axis]))
             if cut is not tensor:
                 _put(twin, places[id(tensor)], tensor, cut)
-    changed = {change.tensor.rpartition(".")[0] for change in done.changes}
-    for name, module in twin.named_modules(remove_duplicate=False):
-        own = {place.rpartition(".")[0] for t in places.values() for place in t if _same(t, changed)}
-        if name in own:
-            _refresh(module)
+    cut_names = {change.tensor for change in done.changes}
+    touched = [names for names in places.values() if cut_names & set(names)]
+    for owner in dict.fromkeys(name.rpartition(".")[0] for names in touched for name in names):
+        _refresh(twin.get_submodule(owner))
     _resize_attributes(twin, know, verdict)
     return done
-
-
-def _same(names: list[str], changed: set[str]) -> bool:
-    return any(name.rpartition(".")[0] in changed for name in names)
 
 
 def _tensor(model: nn.Module, name: str) -> torch.Tensor:
@@ -153,11 +148,12 @@ def _resize_attributes(twin: nn.Module, know: Knowledge, verdict: Verdict) -> No
                 now = int((kept.any(dim=others) if others else kept).sum())
                 if now != size and size in move.sizes:
                     wanted.setdefault((move.owner, size), set()).add(now)
+    original = {owner: dict(vars(twin.get_submodule(owner))) for owner, _ in wanted}
     for (owner, size), sizes in wanted.items():
         module = twin.get_submodule(owner)
         names = [
             name
-            for name, value in vars(module).items()
+            for name, value in original[owner].items()
             if type(value) is int and value == size and not name.startswith("_") and name not in _FIXED
         ]
         heads = [name for name in names if "head" in name or "group" in name]

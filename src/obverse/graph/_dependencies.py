@@ -47,9 +47,7 @@ class Group:
 
     def __str__(self) -> str:
         head = f"{'/'.join(sorted(self.kinds)) or 'channels'}" + (f", stays: {self.kept}" if self.kept else "")
-        return "\n".join(
-            [head, *(f"  {s.tensor} axis {s.axis} {_span(s.indices)}: {s.why}" for s in self.slices)]
-        )
+        return "\n".join([head, *(f"  {s.tensor} axis {s.axis} {_span(s.indices)}: {s.why}" for s in self.slices)])
 
 
 @dataclass(frozen=True)
@@ -155,5 +153,3 @@ def grouped(know: Knowledge) -> Dependencies:
             for root, slices in sorted(held.items())
         )
     )
-
-

@@ -16,16 +16,139 @@ from ._layers import barrier, contract
 __all__ = ["MOVES", "apply", "pointwise", "pooled"]
 
 MOVES = frozenset(
-    ["view", "reshape", "flatten", "transpose", "permute", "contiguous", "cat", "concat", "concatenate", "split", "chunk", "getitem", "unsqueeze", "squeeze", "expand", "expand_as", "repeat", "repeat_interleave", "stack", "unbind", "movedim", "swapaxes", "t", "clone", "detach", "to", "flip", "roll", "unflatten", "view_as", "narrow", "select", "tensor_split", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "tile", "broadcast_to", "mT", "T", "moveaxis"]
+    [
+        "view",
+        "reshape",
+        "flatten",
+        "transpose",
+        "permute",
+        "contiguous",
+        "cat",
+        "concat",
+        "concatenate",
+        "split",
+        "chunk",
+        "getitem",
+        "unsqueeze",
+        "squeeze",
+        "expand",
+        "expand_as",
+        "repeat",
+        "repeat_interleave",
+        "stack",
+        "unbind",
+        "movedim",
+        "swapaxes",
+        "t",
+        "clone",
+        "detach",
+        "to",
+        "flip",
+        "roll",
+        "unflatten",
+        "view_as",
+        "narrow",
+        "select",
+        "tensor_split",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "channel_shuffle",
+        "tile",
+        "broadcast_to",
+        "mT",
+        "T",
+        "moveaxis",
+    ]
 )
 _MIXES_POSITIONS = frozenset(
-    ["max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "interpolate", "upsample", "lp_pool2d"]
+    [
+        "max_pool1d",
+        "max_pool2d",
+        "max_pool3d",
+        "avg_pool1d",
+        "avg_pool2d",
+        "avg_pool3d",
+        "adaptive_avg_pool1d",
+        "adaptive_avg_pool2d",
+        "adaptive_avg_pool3d",
+        "adaptive_max_pool1d",
+        "adaptive_max_pool2d",
+        "interpolate",
+        "upsample",
+        "lp_pool2d",
+    ]
 )
 _UNARY = frozenset(
-    ["relu", "relu_", "gelu", "silu", "sigmoid", "tanh", "hardswish", "hardsigmoid", "hardtanh", "relu6", "leaky_relu", "elu", "selu", "celu", "mish", "softplus", "softsign", "tanhshrink", "logsigmoid", "exp", "log", "sqrt", "rsqrt", "abs", "neg", "square", "sin", "cos", "erf", "pow", "float", "double", "clamp", "clip", "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "prelu", "reciprocal", "log1p", "expm1", "type_as"]
+    [
+        "relu",
+        "relu_",
+        "gelu",
+        "silu",
+        "sigmoid",
+        "tanh",
+        "hardswish",
+        "hardsigmoid",
+        "hardtanh",
+        "relu6",
+        "leaky_relu",
+        "elu",
+        "selu",
+        "celu",
+        "mish",
+        "softplus",
+        "softsign",
+        "tanhshrink",
+        "logsigmoid",
+        "exp",
+        "log",
+        "sqrt",
+        "rsqrt",
+        "abs",
+        "neg",
+        "square",
+        "sin",
+        "cos",
+        "erf",
+        "pow",
+        "float",
+        "double",
+        "clamp",
+        "clip",
+        "dropout",
+        "dropout1d",
+        "dropout2d",
+        "dropout3d",
+        "alpha_dropout",
+        "feature_alpha_dropout",
+        "prelu",
+        "reciprocal",
+        "log1p",
+        "expm1",
+        "type_as",
+    ]
 )
 _BINARY = frozenset(
-    ["add", "sub", "mul", "truediv", "div", "true_divide", "iadd", "isub", "imul", "add_", "mul_", "sub_", "maximum", "minimum", "multiply", "subtract", "where", "masked_fill", "rsub"]
+    [
+        "add",
+        "sub",
+        "mul",
+        "truediv",
+        "div",
+        "true_divide",
+        "iadd",
+        "isub",
+        "imul",
+        "add_",
+        "mul_",
+        "sub_",
+        "maximum",
+        "minimum",
+        "multiply",
+        "subtract",
+        "where",
+        "masked_fill",
+        "rsub",
+    ]
 )
 _REDUCE = frozenset(["mean", "sum", "amax", "amin", "logsumexp"])
 
@@ -46,7 +169,7 @@ def swap(value: Any, change: Callable[[Flow], Any]) -> Any:
     if isinstance(value, Flow):
         return change(value)
     if isinstance(value, list | tuple):
-        return type(value)(swap(one, change) for one in value) if type(value) in (list, tuple) else value
+        return (tuple if isinstance(value, tuple) else list)(swap(one, change) for one in value)
     if isinstance(value, dict):
         return {key: swap(one, change) for key, one in value.items()}
     return value
@@ -194,7 +317,7 @@ def _tensors(value: Any) -> list[torch.Tensor]:
 
 def _map_tensors(value: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(value, list | tuple):
-        return type(value)(_map_tensors(one, change) for one in value)
+        return (tuple if isinstance(value, tuple) else list)(_map_tensors(one, change) for one in value)
     if isinstance(value, dict):
         return {key: _map_tensors(one, change) for key, one in value.items()}
     return change(value)

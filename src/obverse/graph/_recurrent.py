@@ -28,7 +28,7 @@ def recurrent(know: Knowledge, name: str, layer: Any, flow: Flow) -> tuple[Flow,
     for depth in range(layer.num_layers):
         outs: list[Flow] = []
         for direction in range(directions):
-            labels, idle, settled = _cell(know, name, layer, flow, depth, direction, gates)
+            labels, settled = _cell(know, name, layer, flow, depth, direction, gates)
             every.append(labels)
             full = (*shape[:-1], hidden)
             value = settled.nan_to_num(0.0)
@@ -56,8 +56,8 @@ def recurrent(know: Knowledge, name: str, layer: Any, flow: Flow) -> tuple[Flow,
 
 def _cell(
     know: Knowledge, name: str, layer: Any, flow: Flow, depth: int, direction: int, gates: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Labels of the hidden units, which of them stay zero, and their constant outputs (NaN where they vary)."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Labels of the hidden units, and their constant outputs (NaN where they vary)."""
     end = f"_l{depth}{'_reverse' if direction else ''}"
     into, back = getattr(layer, f"weight_ih{end}"), getattr(layer, f"weight_hh{end}")
     biases = [getattr(layer, f"bias_ih{end}"), getattr(layer, f"bias_hh{end}")] if layer.bias else []
@@ -99,4 +99,4 @@ def _cell(
     inner = torch.where(idle, 0.0, torch.nan).double()
     know.reads.append(Read(name, rows, units, hh, hh != 0, inner, settled, None, "the first step starts from zero"))
     know.kinds.setdefault("hidden", []).append(units)
-    return units, idle, output
+    return units, output
