@@ -21,8 +21,8 @@ def test_json_and_text():
         (kind, dtype) for kind in ("given", "random", "stress") for dtype in ("float32", "float64")
     }
     text = str(certificate)
-    assert "conv1.weight axis 0" in text
-    assert "filters of conv1" in text
+    assert "fc1.weight axis 0" in text
+    assert "rows of fc1: its units" in text
 
 
 def test_live_biases_are_folded_and_said_to_be():

@@ -9,7 +9,7 @@ import torch
 from compact_zoo import ZOO, sparse
 from torch import nn
 
-from obverse import compact
+from obverse import compact, load, save
 from obverse.compact import parameters
 
 
@@ -68,3 +68,19 @@ def test_the_name_is_room_and_verb():
 
     assert callable(compact)
     assert compact.compact is verb
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_reload_into_the_unmodified_class(name, tmp_path):
+    model, inputs = sparse(name, 0.6)
+    small, _ = compact(model, inputs)
+    save(small, tmp_path / "small.safetensors")
+    again = load(tmp_path / "small.safetensors", into=ZOO[name][0]()).eval()
+    assert torch.equal(again(*inputs), small(*inputs))
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet, projections", "grouped queries"])
+def test_the_result_exports(name):
+    small, _ = compact(*sparse(name, 0.6))
+    inputs = sparse(name, 0.6)[1]
+    assert torch.allclose(torch.export.export(small, inputs).module()(*inputs), small(*inputs), atol=1e-6)

@@ -162,8 +162,8 @@ def analyze(model: nn.Module, example_inputs: Any) -> Knowledge:
         module = fx.GraphModule(twin, graph)
     except Exception as error:  # whatever the user's forward raises on symbolic values
         raise InvalidArgumentError(
-            f"{type(model).__name__} cannot be traced ({type(error).__name__}: {str(error).splitlines()[0][:200]}); its "
-            "forward may not branch on the values of tensors"
+            f"{type(model).__name__} cannot be traced ({type(error).__name__}: {str(error).splitlines()[0][:200]}); "
+            "its forward may not branch on the values of tensors"
         ) from error
     try:
         record = _Record(module)
