@@ -26,7 +26,7 @@ class Verdict:
         self.know, self.root = know, root
         pinned = torch.tensor([know.channels.pinned(int(r)) is not None for r in root])
         self._class = pinned.clone()
-        self.reasons: dict[int, str] = {int(r): know.channels.pins[int(r)] for r in root.unique() if pinned[r]}
+        self.reasons: dict[int, str] = {int(r): know.channels.pins[int(r)] for r in root.unique() if pinned[r]}  # type: ignore[no-untyped-call]
 
     def keeps(self, labels: torch.Tensor) -> torch.Tensor:
         """Whether each of these labels stays; bool, the shape of ``labels``."""
@@ -35,7 +35,7 @@ class Verdict:
     def revive(self, labels: torch.Tensor, reason: str) -> bool:
         """Keep the classes of these labels; whether that changed anything."""
         changed = False
-        for r in self.root[labels].unique().tolist():
+        for r in self.root[labels].unique().tolist():  # type: ignore[no-untyped-call]
             if not self._class[r]:
                 self._class[r] = True
                 self.reasons[r] = reason
@@ -125,7 +125,7 @@ def _whole_boxes(know: Knowledge, verdict: Verdict) -> bool:
 def _even_counts(know: Knowledge, verdict: Verdict) -> bool:
     changed = False
     for even in know.evens:
-        sets = [one.unique() for one in even.sets]
+        sets = [one.unique() for one in even.sets]  # type: ignore[no-untyped-call]
         counts = [int(verdict.keeps(one).sum()) for one in sets]
         for one, count in zip(sets, counts, strict=True):
             dead = one[~verdict.keeps(one)]
@@ -145,7 +145,8 @@ def _not_empty(know: Knowledge, verdict: Verdict) -> bool:
 
 def _same_fold(know: Knowledge, verdict: Verdict) -> bool:
     """A layer that is called twice has one bias, which must suit both calls."""
-    changed, first = False, {}
+    changed = False
+    first: dict[str, Read] = {}
     for read in know.reads:
         if read.bias is None:
             continue

@@ -127,8 +127,8 @@ def _refresh(layer: Any) -> None:
     elif isinstance(layer, nn.Embedding):
         layer.num_embeddings, layer.embedding_dim = layer.weight.shape
     elif isinstance(layer, nn.RNNBase):
-        layer.input_size = layer.weight_ih_l0.shape[1]
-        layer.hidden_size = layer.weight_hh_l0.shape[1]
+        layer.input_size = int(layer.get_parameter("weight_ih_l0").shape[1])
+        layer.hidden_size = int(layer.get_parameter("weight_hh_l0").shape[1])
         layer.flatten_parameters()
 
 

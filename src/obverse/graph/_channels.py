@@ -39,7 +39,7 @@ class Channels:
 
     def tie(self, first: torch.Tensor, second: torch.Tensor) -> None:
         """Join the classes of the labels that stand at the same place; the shapes broadcast."""
-        first, second = torch.broadcast_tensors(first, second)
+        first, second = torch.broadcast_tensors(first, second)  # type: ignore[no-untyped-call]
         if not first.numel():
             return
         pairs = np.unique(torch.stack([first.reshape(-1), second.reshape(-1)], 1).numpy(), axis=0)

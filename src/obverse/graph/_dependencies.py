@@ -141,11 +141,11 @@ def grouped(know: Knowledge) -> Dependencies:
     kinds: dict[int, set[str]] = {}
     for kind, sets in know.kinds.items():
         for labels in sets:
-            for root in know.channels.roots(labels).unique().tolist():
+            for root in know.channels.roots(labels).unique().tolist():  # type: ignore[no-untyped-call]
                 kinds.setdefault(root, set()).add(kind)
-    for labels, axes, _ in know.boxes:
-        if len(axes) > 1:
-            for root in know.channels.roots(labels).unique().tolist():
+    for labels, whole, _ in know.boxes:
+        if len(whole) > 1:
+            for root in know.channels.roots(labels).unique().tolist():  # type: ignore[no-untyped-call]
                 kinds[root] = {"heads"}
     return Dependencies(
         tuple(

@@ -246,11 +246,12 @@ def pointwise(know: Knowledge, call: Callable[..., Any], args: Any, kwargs: Any)
     """Elementwise: operands of the same extent share channels; an operand that is broadcast over channels does not."""
     flows = [flow for flow in flows_in((args, kwargs)) if flow.label.ndim]
     loose = [t for t in _tensors((args, kwargs)) if t.ndim]
-    shape = torch.broadcast_shapes(*(f.label.shape for f in flows), *(t.shape for t in loose))
+    shape = torch.broadcast_shapes(*(f.label.shape for f in flows), *(t.shape for t in loose))  # type: ignore[no-untyped-call]
     labels = [flow.label for flow in flows]
     tied = torch.full(shape, WHOLE)
     main = max(
-        labels, key=lambda one: (tuple(one.shape) == tuple(shape), int((one != WHOLE).any()), one.unique().numel())
+        labels,
+        key=lambda one: (tuple(one.shape) == tuple(shape), int((one != WHOLE).any()), one.unique().numel()),  # type: ignore[no-untyped-call]
     )
     axes_main = _varied(main, shape)
     tied = main.expand(shape)

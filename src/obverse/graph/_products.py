@@ -19,7 +19,7 @@ def product(know: Knowledge, owner: str, first: Flow, second: Flow) -> Flow:
     inner = first.label.shape[-1]
     left, right = first.label.transpose(-1, -2), second.label  # (..., inner, rows) and (..., inner, columns)
     shape = (
-        *torch.broadcast_shapes(first.label.shape[:-2], second.label.shape[:-2]),
+        *torch.broadcast_shapes(first.label.shape[:-2], second.label.shape[:-2]),  # type: ignore[no-untyped-call]
         first.label.shape[-2],
         second.label.shape[-1],
     )

@@ -44,10 +44,18 @@ def recurrent(know: Knowledge, name: str, layer: Any, flow: Flow) -> tuple[Flow,
                     labels.expand(last).contiguous(), value.expand(last).contiguous(), moving.expand(last).contiguous()
                 )
             )
-        flow = Flow(*(torch.cat([getattr(one, part) for one in outs], -1) for part in ("label", "value", "varying")))
+        flow = Flow(
+            torch.cat([one.label for one in outs], -1),
+            torch.cat([one.value for one in outs], -1),
+            torch.cat([one.varying for one in outs], -1),
+        )
     if len(every) > 1:
         know.evens.append(Even(every, f"all layers and directions of {name} have the same hidden size"))
-    state = Flow(*(torch.stack([getattr(one, part) for one in final]) for part in ("label", "value", "varying")))
+    state = Flow(
+        torch.stack([one.label for one in final]),
+        torch.stack([one.value for one in final]),
+        torch.stack([one.varying for one in final]),
+    )
     if mode == "LSTM":
         moving = torch.ones_like(state.varying) if bool((state.value != 0).any()) else state.varying
         return flow, (state, Flow(state.label, torch.zeros_like(state.value), moving))
