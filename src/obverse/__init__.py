@@ -10,6 +10,7 @@ from .errors import ObverseError
 
 if TYPE_CHECKING:
     from . import dropout, duality, linear, penalties, sparsify
+    from .compact import compact, load, save
     from .sparsify import Budget, Rule, Sparsifier
 
 __all__ = [
@@ -18,16 +19,19 @@ __all__ = [
     "Rule",
     "Sparsifier",
     "__version__",
+    "compact",
     "dropout",
     "duality",
     "linear",
+    "load",
     "penalties",
+    "save",
     "sparsify",
 ]
 
 # Names are resolved on first use, so that `import obverse` loads neither torch nor scikit-learn.
-_HOMES = {"Budget": "sparsify", "Rule": "sparsify", "Sparsifier": "sparsify"}
-_ROOMS = {"dropout", "duality", "linear", "penalties", "sparsify"}
+_HOMES = {"Budget": "sparsify", "load": "compact", "save": "compact", "Rule": "sparsify", "Sparsifier": "sparsify"}
+_ROOMS = {"compact", "dropout", "duality", "linear", "penalties", "sparsify"}
 
 
 def __getattr__(name: str) -> Any:

@@ -256,6 +256,47 @@ def duality(
     print_duality(summary, as_json, out)
 
 
+@app.command()
+def bench(
+    run: str = typer.Argument(help="Output folder of obverse sparsify."),
+    batches: str = typer.Option("1,32,256", "--batch", help="Batch sizes, with commas."),
+    threads: int | None = typer.Option(None, help="CPU threads [as torch decides]."),
+    repeats: int = typer.Option(21, help="Rounds of each comparison."),
+    model: str | None = typer.Option(None, help="The run's package.module:factory, if you trust it."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """Time a run's model on this machine: dense, with the fastest product per layer, in bf16 and in int8."""
+    import json
+
+    from .training import bench_run
+
+    try:
+        sizes = tuple(int(size) for size in batches.split(","))
+    except ValueError:
+        raise InvalidArgumentError(f"--batch takes whole numbers with commas, such as 1,32; got {batches!r}") from None
+    record = bench_run(run, batches=sizes, threads=threads, repeats=repeats, model=model)
+    text = record.pop("text")
+    typer.echo(json.dumps(record, indent=2, allow_nan=False) if as_json else text)
+
+
+@app.command()
+def export(
+    run: str = typer.Argument(help="Output folder of obverse sparsify."),
+    form: str = typer.Option("onnx", "--format", help="onnx, or torch for torch.export."),
+    out: str | None = typer.Option(None, help="File to write [model.onnx or model.pt2 in the folder]."),
+    trained: bool = typer.Option(False, "--trained", help="The trained model, even if there is a smaller one."),
+    model: str | None = typer.Option(None, help="The run's package.module:factory, if you trust it."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """Export a run's model, run the exported one, and keep it only if the outputs agree."""
+    import json
+
+    from .training import export_run
+
+    parity = export_run(run, form, out=out, trained=trained, model=model)
+    typer.echo(json.dumps(parity.to_dict(), indent=2) if as_json else str(parity))
+
+
 @dropout.command("diagnose")
 def dropout_diagnose(
     run: str = typer.Argument(help="Output folder of obverse sparsify."),

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 PROMISED = {
-    "obverse": ["Sparsifier", "Budget", "Rule"],
+    "obverse": ["Sparsifier", "Budget", "Rule", "save", "load"],
     "obverse.penalties": [
         *("Ridge", "Lasso", "Lp", "LogSum", "Log2Sum", "MCP", "SCAD", "CappedL1", "L0", "TargetedDropout", "Standout"),
         *("VariationalDropout", "EmpiricalBayes", "HardConcrete", "ConcreteDropout"),
@@ -28,6 +28,10 @@ PROMISED = {
             "equalize",
             "diagnose",
         ),
+    ],
+    "obverse.compact": [
+        *("save", "load", "accelerate", "push_to_folder", "load_from_folder", "export_onnx", "export_program"),
+        *("macs", "parameters", "file_bytes", "latency", "Receipt"),
     ],
     "obverse.duality": ["effective_penalty", "adaptive_dropout", "check_subquadratic"],
 }
@@ -54,14 +58,14 @@ def test_importing_obverse_is_light() -> None:
     assert modules_after("import obverse.penalties, obverse.duality").isdisjoint(
         {"torch", "sklearn", "matplotlib", "datasets", "accelerate", "optuna"}
     )
-    assert modules_after("import obverse.sparsify, obverse.dropout").isdisjoint(
+    assert modules_after("import obverse.sparsify, obverse.dropout, obverse.compact").isdisjoint(
         {"sklearn", "matplotlib", "datasets", "accelerate", "optuna"}
     )
 
 
 def test_the_command_line_starts_without_the_heavy_parts() -> None:
     done = subprocess.run([sys.executable, "-m", "obverse.cli", "--help"], capture_output=True, text=True, check=True)
-    for command in ("sparsify", "compare", "fit", "predict", "duality", "penalties", "dropout"):
+    for command in ("sparsify", "compare", "fit", "predict", "duality", "penalties", "dropout", "bench", "export"):
         assert command in done.stdout
     assert modules_after("import obverse.cli").isdisjoint(
         {"torch", "sklearn", "matplotlib", "datasets", "accelerate", "optuna"}

@@ -10,6 +10,7 @@ from ._models import MODELS, ResNet20, build_model, lenet_5, lenet_300_100, mlp,
 from ._recipe import PenaltyChoice, Recipe, parse_budget, read_recipe
 from ._samples import Samples, Source
 from ._saved_run import SavedRun, diagnose_run, read_run
+from ._shipping import bench_run, export_run
 from ._sources import SOURCES, read_source
 from ._split import Data, split_source
 from ._storage import hide_password
@@ -31,11 +32,13 @@ __all__ = [
     "Source",
     "StopRequest",
     "Trainer",
+    "bench_run",
     "build_model",
     "compare",
     "compare_folder",
     "comparison_table",
     "diagnose_run",
+    "export_run",
     "hide_password",
     "lenet_5",
     "lenet_300_100",

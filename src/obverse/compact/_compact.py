@@ -1,0 +1,189 @@
+"""From trained zeros to a smaller plain module and its certificate."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import InvalidArgumentError
+from ..graph import Knowledge, analyze
+from ._certificate import Certificate, Cost, Difference, Refusal
+from ._costs import as_inputs, macs, parameters
+from ._dead import Verdict, judge
+from ._rebuild import Rebuilt, rebuild
+
+__all__ = ["compact"]
+
+
+def compact(
+    model: nn.Module, example_inputs: Any, *, rounding: int | None = None, tolerance: float = 1e-5
+) -> tuple[nn.Module, Certificate]:
+    """A physically smaller model of the same classes that computes the same outputs, and the proof.
+
+    A channel goes, with every tensor slice that belongs to it, when no output can depend on it: its consumers' weights
+    are zero, or no input can change it and its constant value can be folded into the biases of its consumers exactly.
+    Equality holds in evaluation mode (derived).
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Is left untouched.
+    example_inputs : Tensor or tuple of arguments
+        One batch, as the model takes it.
+    rounding : int, optional
+        Keep channel counts at multiples of this number, such as 8, where channels go at all.
+    tolerance : float
+        Largest output difference allowed in the model's dtype, relative to the largest output or 1; in float64 it is
+        1e-10.
+
+    Returns
+    -------
+    small : torch.nn.Module
+        Plain: no wrappers, no hooks, no new parameter names.
+    certificate : Certificate
+
+    Raises
+    ------
+    InvalidArgumentError
+        If the model cannot be traced or does not run on the inputs, or an argument is out of range.
+    """
+    if rounding is not None and (type(rounding) is not int or rounding < 1):
+        raise InvalidArgumentError(f"rounding must be a whole number, at least 1, or None; got {rounding!r}")
+    if not (isinstance(tolerance, int | float) and math.isfinite(tolerance) and tolerance >= 0):
+        raise InvalidArgumentError(f"tolerance must be a finite number, at least 0; got {tolerance!r}")
+    inputs = as_inputs(example_inputs)
+    know = analyze(model, inputs)
+    trouble: list[str] = []
+    for attempt in range(2):
+        verdict = judge(know, rounding)
+        done = rebuild(model, know, verdict)
+        try:
+            differences = _differences(model, done.model, inputs, know, verdict)
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+            differences, fault = [], f"the smaller model does not run ({str(error).splitlines()[0][:160]})"
+        else:
+            worst = [d for d in differences if not d.difference <= _allowed(d, tolerance)]
+            if not worst:
+                return done.model, _certificate(model, know, verdict, done, differences, inputs, trouble)
+            fault = f"outputs differ by {worst[0].difference:.2g} on {worst[0].inputs} inputs in {worst[0].dtype}"
+        trouble.append(
+            f"first plan refused: {fault}; " + ("what is reshaped stays whole" if not attempt else "nothing goes")
+        )
+        for move in know.moves:
+            for labels in (*move.before, *move.after) if move.sizes or attempt else ():
+                know.channels.pin(labels, f"{move.name} in {move.owner or 'the model'} takes a size that cannot follow")
+    for held in know.axes.values():
+        for labels in held.values():
+            know.channels.pin(labels, fault)
+    verdict = judge(know)
+    done = rebuild(model, know, verdict)
+    return done.model, _certificate(
+        model, know, verdict, done, _differences(model, done.model, inputs, know, verdict), inputs, trouble
+    )
+
+
+def _allowed(one: Difference, tolerance: float) -> float:
+    return (1e-10 if one.dtype == "float64" else tolerance) * max(1.0, one.scale)
+
+
+def _outputs(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [t for one in value for t in _outputs(one)] if isinstance(value, list | tuple) else []
+
+
+def _probes(inputs: tuple[Any, ...]) -> dict[str, tuple[Any, ...]]:
+    generator = torch.Generator().manual_seed(0)
+
+    def random(one: Any, scale: float) -> Any:
+        if not isinstance(one, torch.Tensor) or not one.numel():
+            return one
+        if one.is_floating_point():
+            return (scale * torch.randn(one.shape, generator=generator)).to(one)
+        if one.dtype == torch.bool:
+            return one
+        pick = torch.randint(one.numel(), (one.numel(),), generator=generator)
+        return one.reshape(-1)[pick.to(one.device)].reshape(one.shape)
+
+    return {
+        "given": inputs,
+        "random": tuple(random(one, 1.0) for one in inputs),
+        "stress": tuple(random(one, 100.0) for one in inputs),
+    }
+
+
+def _differences(
+    model: nn.Module, small: nn.Module, inputs: tuple[Any, ...], know: Knowledge, verdict: Verdict
+) -> list[Difference]:
+    """In float64 the same plan is carried out on the model in float64, so that rounding does not hide a fault."""
+    found = []
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    for wide in dict.fromkeys((torch.float64, dtype)):
+        first = copy.deepcopy(model).eval().to(wide)
+        second = copy.deepcopy(small).eval() if wide == dtype else rebuild(first, know, verdict).model
+        for kind, probe in _probes(inputs).items():
+            fed = tuple(
+                one.to(wide) if isinstance(one, torch.Tensor) and one.is_floating_point() else one for one in probe
+            )
+            with torch.no_grad():
+                a, b = _outputs(first(*fed)), _outputs(second(*fed))
+            if [t.shape for t in a] != [t.shape for t in b]:
+                raise RuntimeError("the outputs have other shapes")
+            gap = max(
+                (float((x.double() - y.double()).abs().max()) for x, y in zip(a, b, strict=True) if x.numel()),
+                default=0.0,
+            )
+            scale = max((float(x.double().abs().max()) for x in a if x.numel()), default=0.0)
+            found.append(Difference(kind, str(wide).removeprefix("torch."), gap, scale))
+    return found
+
+
+def _cost(model: nn.Module, inputs: tuple[Any, ...]) -> Cost:
+    held = {id(t): t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers())}
+    return Cost(parameters(model), macs(model, inputs), sum(held.values()))
+
+
+def _certificate(
+    model: nn.Module,
+    know: Knowledge,
+    verdict: Verdict,
+    done: Rebuilt,
+    differences: list[Difference],
+    inputs: tuple[Any, ...],
+    trouble: list[str],
+) -> Certificate:
+    return Certificate(
+        _cost(model, inputs),
+        _cost(done.model, inputs),
+        differences,
+        done.changes,
+        done.folded,
+        _refusals(know, verdict),
+        [*dict.fromkeys(know.notes), *trouble],
+    )
+
+
+def _refusals(know: Knowledge, verdict: Verdict) -> list[Refusal]:
+    """Slices that are zero, along any axis with channels, and stay all the same."""
+    found: list[Refusal] = []
+    tensors = dict(know.model.named_parameters())
+    for name, held in know.axes.items():
+        weight = tensors.get(name)
+        if weight is None or weight.ndim < 2:
+            continue
+        for axis, labels in held.items():
+            stays = labels[_all_zero(weight, axis) & verdict.keeps(labels)]
+            reasons = Counter(verdict.reasons.get(int(r), "it is read") for r in verdict.root[stays])
+            found += [Refusal(f"{name} axis {axis}", count, reason) for reason, count in reasons.items()]
+    return found
+
+
+def _all_zero(weight: torch.Tensor, axis: int) -> torch.Tensor:
+    return (weight.detach() == 0).cpu().movedim(axis, 0).reshape(weight.shape[axis], -1).all(1)

@@ -1,0 +1,117 @@
+"""What a model costs: parameters, multiply-accumulates, bytes of its file, seconds on this machine."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InvalidArgumentError
+from ._timing import Interval, compare_times, interval_of
+
+__all__ = ["as_inputs", "file_bytes", "latency", "macs", "parameters"]
+
+
+def parameters(model: nn.Module, *, nonzero: bool = False) -> int:
+    """Number of parameters, tied ones once; with ``nonzero``, of those that are not zero."""
+    return sum(int(p.count_nonzero()) if nonzero else p.numel() for p in model.parameters())
+
+
+def macs(model: nn.Module, inputs: Any) -> int:
+    """Multiply-accumulates of one forward pass over ``inputs``, the whole batch.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Runs in evaluation mode and is left in the mode it had.
+    inputs : Tensor or sequence of arguments
+
+    Returns
+    -------
+    int
+        Of matrix products, convolutions and attention, as they are executed; zeros count like any number. Elementwise
+        operations and normalization are not counted.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    fast = torch.backends.mha.get_fastpath_enabled()
+    modes = [(module, module.training) for module in model.modules()]
+    counter = FlopCounterMode(display=False)
+    try:
+        # Fused kernels hide the products that they consist of.
+        torch.backends.mha.set_fastpath_enabled(False)
+        model.eval()
+        with (
+            torch.no_grad(),
+            _plain_products(),
+            sdpa_kernel(SDPBackend.MATH),
+            counter,
+        ):
+            model(*as_inputs(inputs))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for module, mode in modes:
+            module.training = mode
+    return int(counter.get_total_flops()) // 2
+
+
+def file_bytes(model: nn.Module, *, layout: str = "smallest") -> int:
+    """Bytes of the file that `obverse.save` writes."""
+    from ._file import encoded_model
+
+    return len(encoded_model(model, layout=layout))
+
+
+def latency(model: nn.Module, inputs: Any, *, repeats: int = 30) -> Interval:
+    """Seconds of one forward pass over ``inputs`` on this machine, with torch's current number of threads.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Runs in evaluation mode and is left in the mode it had.
+    inputs : Tensor or sequence of arguments
+        The batch to time.
+    repeats : int
+        Samples, at least 1.
+
+    Returns
+    -------
+    Interval
+        The median and its 95 % interval.
+    """
+    if type(repeats) is not int or repeats < 1:
+        raise InvalidArgumentError(f"repeats must be a whole number, at least 1; got {repeats!r}")
+    arguments = as_inputs(inputs)
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        with torch.inference_mode():
+            device = next((a.device for a in arguments if isinstance(a, Tensor)), None)
+            return interval_of(compare_times({"model": lambda: model(*arguments)}, repeats, device)["model"])
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def _plain_products() -> Iterator[None]:
+    """Without oneDNN, whose recurrent layers are one call that cannot be counted."""
+    with warnings.catch_warnings():
+        # Its other flags are set along, and it comments on them.
+        warnings.filterwarnings("ignore", message="TF32", category=UserWarning)
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
+
+
+def as_inputs(inputs: Any) -> tuple[Any, ...]:
+    """Positional arguments from a tensor or a sequence of them."""
+    if isinstance(inputs, Tensor):
+        return (inputs,)
+    if isinstance(inputs, Sequence) and not isinstance(inputs, str) and len(inputs) > 0:
+        return tuple(inputs)
+    raise InvalidArgumentError(f"inputs must be a tensor or a sequence of arguments; got {type(inputs).__name__}")

@@ -1,0 +1,171 @@
+"""Which channels can go: the largest set that no output depends on, and why the others stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from ..graph import Knowledge, Read
+
+__all__ = ["Verdict", "judge"]
+
+
+class Verdict:
+    """Which classes of channels stay, and why.
+
+    Attributes
+    ----------
+    alive : torch.Tensor
+        Whether the class of a label stays, bool, one entry per label.
+    reasons : dict of int to str
+        Why a class that looked removable stays.
+    """
+
+    def __init__(self, know: Knowledge, root: torch.Tensor) -> None:
+        self.know, self.root = know, root
+        pinned = torch.tensor([know.channels.pinned(int(r)) is not None for r in root])
+        self._class = pinned.clone()
+        self.reasons: dict[int, str] = {int(r): know.channels.pins[int(r)] for r in root.unique() if pinned[r]}  # type: ignore[no-untyped-call]
+
+    def keeps(self, labels: torch.Tensor) -> torch.Tensor:
+        """Whether each of these labels stays; bool, the shape of ``labels``."""
+        return self._class[self.root[labels]]
+
+    def revive(self, labels: torch.Tensor, reason: str) -> bool:
+        """Keep the classes of these labels; whether that changed anything."""
+        changed = False
+        for r in self.root[labels].unique().tolist():  # type: ignore[no-untyped-call]
+            if not self._class[r]:
+                self._class[r] = True
+                self.reasons[r] = reason
+                changed = True
+        return changed
+
+
+def fold(read: Read, verdict: Verdict) -> torch.Tensor:
+    """What removed constant columns add to every row, float64, (rows,)."""
+    gone = ~verdict.keeps(read.columns) & ~read.constant.isnan()
+    return read.weight[:, gone] @ read.constant[gone]
+
+
+def judge(know: Knowledge, rounding: int | None = None) -> Verdict:
+    """The greatest fixed point: all channels go but those that something kept still needs."""
+    labels = torch.arange(len(know.channels._parent))
+    verdict = Verdict(know, know.channels.roots(labels))
+    boxes = [_small(verdict.root[one]) for move in know.moves for one in (*move.before, *move.after)]
+    boxes = [one for one in boxes if one.numel() > 1]
+    # What is needed spreads first: the other rules would keep channels that are not yet known to be needed.
+    steps = (_needed, _whole_boxes, _even_counts, _same_fold, _not_empty)
+    while True:
+        if any(step(know, verdict) for step in steps[:2]) or _boxes(boxes, verdict):
+            continue
+        if any(step(know, verdict) for step in steps[2:]):
+            continue
+        if not (rounding and _rounded(know, verdict, rounding)):
+            return verdict
+
+
+def _needed(know: Knowledge, verdict: Verdict) -> bool:
+    changed = False
+    for read in know.reads:
+        rows, gone = verdict.keeps(read.rows), ~verdict.keeps(read.columns)
+        if not bool(gone.any()):
+            continue
+        used = read.nonzero[rows & ~read.settled].any(0)
+        variable = read.constant.isnan()
+        for trouble, reason in (
+            (gone & used & variable, f"{read.owner} reads it"),
+            (
+                gone & used & (read.constant.nan_to_num(0.0) != 0) & bool(read.why),
+                f"constant, but {read.owner}: {read.why}",
+            ),
+        ):
+            if bool(trouble.any()):
+                changed |= verdict.revive(read.columns[trouble], reason)
+    return changed
+
+
+def _small(root: torch.Tensor) -> torch.Tensor:
+    """The same classes without the axes along which they do not differ."""
+    for axis in range(root.ndim):
+        first = root.narrow(axis, 0, 1) if root.shape[axis] else root
+        if root.shape[axis] > 1 and bool((root == first).all()):
+            root = first
+    return root
+
+
+def _boxes(boxes: Iterable[torch.Tensor], verdict: Verdict) -> bool:
+    """What stays of a tensor must be a rectangle, or its reshape would not exist."""
+    changed = False
+    for root in boxes:
+        kept = verdict.keeps(root)
+        if bool(kept.all()):
+            continue
+        box = torch.ones_like(kept)
+        for axis in range(kept.ndim):
+            others = [a for a in range(kept.ndim) if a != axis]
+            box &= kept.any(dim=others, keepdim=True) if others else kept
+        trouble = box & ~kept
+        if bool(trouble.any()):
+            changed |= verdict.revive(root[trouble], "a reshape needs the rest of its head or group")
+    return changed
+
+
+def _whole_boxes(know: Knowledge, verdict: Verdict) -> bool:
+    changed = False
+    for labels, axes, reason in know.boxes:
+        kept = verdict.keeps(labels)
+        trouble = kept.any(dim=axes, keepdim=True) & ~kept
+        if bool(trouble.any()):
+            changed |= verdict.revive(labels[trouble], reason)
+    return changed
+
+
+def _even_counts(know: Knowledge, verdict: Verdict) -> bool:
+    changed = False
+    for even in know.evens:
+        sets = [one.unique() for one in even.sets]  # type: ignore[no-untyped-call]
+        counts = [int(verdict.keeps(one).sum()) for one in sets]
+        for one, count in zip(sets, counts, strict=True):
+            dead = one[~verdict.keeps(one)]
+            if count < max(counts) and len(dead):
+                changed |= verdict.revive(dead[: max(counts) - count], even.reason)
+    return changed
+
+
+def _not_empty(know: Knowledge, verdict: Verdict) -> bool:
+    changed = False
+    for held in know.axes.values():
+        for labels in held.values():
+            if len(labels) and not bool(verdict.keeps(labels).any()):
+                changed |= verdict.revive(labels[:1], "a layer keeps at least one channel")
+    return changed
+
+
+def _same_fold(know: Knowledge, verdict: Verdict) -> bool:
+    """A layer that is called twice has one bias, which must suit both calls."""
+    changed = False
+    first: dict[str, Read] = {}
+    for read in know.reads:
+        if read.bias is None:
+            continue
+        kept = first.setdefault(read.bias, read)
+        if kept is read:
+            continue
+        rows = verdict.keeps(read.rows)
+        if not torch.allclose(fold(kept, verdict)[rows], fold(read, verdict)[rows], rtol=0, atol=0):
+            for one in (kept, read):
+                uneven = ~verdict.keeps(one.columns) & (one.constant.nan_to_num(0.0) != 0)
+                changed |= verdict.revive(one.columns[uneven], f"{one.owner} is called twice with different constants")
+    return changed
+
+
+def _rounded(know: Knowledge, verdict: Verdict, rounding: int) -> bool:
+    for held in know.axes.values():
+        for labels in held.values():
+            kept = verdict.keeps(labels)
+            count = int(kept.sum())
+            if count < len(labels) and count % rounding:
+                return verdict.revive(labels[~kept][:1], f"channel counts are rounded to multiples of {rounding}")
+    return False
