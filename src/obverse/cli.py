@@ -257,6 +257,19 @@ def duality(
 
 
 @app.command()
+def compact(
+    run: str = typer.Argument(help="Output folder of obverse sparsify."),
+    model: str | None = typer.Option(None, help="The run's package.module:factory, if you trust it."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """Remove the dead units of a run's model; the smaller model and its certificate go to the folder."""
+    from .training import compact_run
+
+    certificate = compact_run(run, model=model)
+    typer.echo(certificate.to_json() if as_json else str(certificate))
+
+
+@app.command()
 def bench(
     run: str = typer.Argument(help="Output folder of obverse sparsify."),
     batches: str = typer.Option("1,32,256", "--batch", help="Batch sizes, with commas."),

@@ -65,7 +65,18 @@ def test_importing_obverse_is_light() -> None:
 
 def test_the_command_line_starts_without_the_heavy_parts() -> None:
     done = subprocess.run([sys.executable, "-m", "obverse.cli", "--help"], capture_output=True, text=True, check=True)
-    for command in ("sparsify", "compare", "fit", "predict", "duality", "penalties", "dropout", "bench", "export"):
+    for command in (
+        "sparsify",
+        "compare",
+        "fit",
+        "predict",
+        "duality",
+        "penalties",
+        "dropout",
+        "compact",
+        "bench",
+        "export",
+    ):
         assert command in done.stdout
     assert modules_after("import obverse.cli").isdisjoint(
         {"torch", "sklearn", "matplotlib", "datasets", "accelerate", "optuna"}

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from obverse import cli, save
+from obverse import cli, load
 from obverse.errors import InvalidArgumentError, ObverseError
 from obverse.training import Recipe, bench_run, export_run, read_run, run_recipe
 
@@ -36,10 +37,27 @@ def test_bench_keeps_a_receipt(folder: Path) -> None:
     record = json.loads((folder / "receipt.json").read_text())
     assert set(record["receipts"]) == {"trained"}
     assert record["receipts"]["trained"]["2"]["batch"] == 2
-    save(read_run(folder).model, folder / "compact.safetensors")
+    answer("compact", str(folder))
     again = json.loads(answer("bench", str(folder), "--batch", "2", "--repeats", "5", "--json"))
     assert set(again["receipts"]) == {"trained", "compact"}
     assert set(again["receipts"]["compact"]) == {"2"}
+
+
+def test_compact_leaves_a_smaller_equal_model(folder: Path) -> None:
+    run = read_run(folder)
+    with torch.no_grad():
+        first = next(m for m in run.model.modules() if isinstance(m, torch.nn.Linear))
+        first.weight[::2] = 0
+    save_file(run.model.state_dict(), folder / "model.safetensors")
+    assert "parameters" in answer("compact", str(folder))
+    found = json.loads((folder / "certificate.json").read_text())
+    assert found["after"]["parameters"] < found["before"]["parameters"]
+    small = load(folder / "compact.safetensors", into=read_run(folder).model)
+    inputs = next(run.batches("test"))[0]
+    with torch.no_grad():
+        torch.testing.assert_close(small(inputs), run.model(inputs), rtol=1e-5, atol=1e-5)
+    again = json.loads(answer("compact", str(folder), "--json"))
+    assert again["after"] == found["after"]
 
 
 def test_export_compares_what_it_writes(folder: Path) -> None:

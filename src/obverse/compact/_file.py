@@ -43,7 +43,7 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, layout: str = "small
         ``"smallest"`` stores each tensor densely, as a bit mask with the values that are not zero, or as these values
         with gaps between them in 8 or 16 bits, whatever takes the fewest bytes. ``"dense"`` leaves a file that any
         reader of safetensors understands.
-    certificate : object with ``to_dict()``, optional
+    certificate : Certificate or plain numbers, optional
         Kept in the file beside the tensors.
 
     Returns
@@ -89,7 +89,7 @@ def encoded_model(model: nn.Module, *, layout: str = "smallest", certificate: An
         if value:
             about[key] = value
     if certificate is not None:
-        about["certificate"] = certificate.to_dict() if hasattr(certificate, "to_dict") else certificate
+        about["certificate"] = json.loads(certificate.to_json()) if hasattr(certificate, "to_json") else certificate
     try:
         json.dumps(about, allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -10,7 +10,7 @@ from ._models import MODELS, ResNet20, build_model, lenet_5, lenet_300_100, mlp,
 from ._recipe import PenaltyChoice, Recipe, parse_budget, read_recipe
 from ._samples import Samples, Source
 from ._saved_run import SavedRun, diagnose_run, read_run
-from ._shipping import bench_run, export_run
+from ._shipping import bench_run, compact_run, export_run
 from ._sources import SOURCES, read_source
 from ._split import Data, split_source
 from ._storage import hide_password
@@ -34,6 +34,7 @@ __all__ = [
     "Trainer",
     "bench_run",
     "build_model",
+    "compact_run",
     "compare",
     "compare_folder",
     "comparison_table",

@@ -1,4 +1,4 @@
-"""What comes after a run: its model timed on this machine, and exported."""
+"""What comes after a run: its model made smaller, timed on this machine, and exported."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..compact import Parity, accelerate, export_onnx, export_program, load
+from ..compact import Certificate, Parity, accelerate, compact, export_onnx, export_program, load, save
 from ..errors import InvalidArgumentError, UnknownNameError
 from ._record import versions
 from ._saved_run import SavedRun, read_run
 
-__all__ = ["COMPACT", "FORMATS", "bench_run", "export_run"]
+__all__ = ["COMPACT", "FORMATS", "bench_run", "compact_run", "export_run"]
 
 COMPACT = "compact.safetensors"
 """Name of the smaller model in a run folder."""
@@ -23,6 +23,34 @@ FORMATS = {"onnx": "model.onnx", "torch": "model.pt2"}
 """Formats of `export_run`, and what each is called in a run folder."""
 
 _EXAMPLES = 32
+
+
+def compact_run(folder: str | Path, *, model: str | None = None) -> Certificate:
+    """Remove what is dead from the model of a run; ``compact.safetensors`` and ``certificate.json`` go to its folder.
+
+    Parameters
+    ----------
+    folder : path-like
+        Of ``obverse sparsify``.
+    model : str, optional
+        As in `read_run`.
+
+    Returns
+    -------
+    Certificate
+
+    Raises
+    ------
+    InvalidArgumentError
+        The folder is none of a run.
+    ObverseError
+        The smaller model would not be equal; nothing is written then.
+    """
+    run = read_run(folder, model)
+    small, certificate = compact(run.model, example_inputs(run, _EXAMPLES))
+    save(small, run.folder / COMPACT, certificate=certificate)
+    (run.folder / "certificate.json").write_text(certificate.to_json() + "\n", encoding="utf-8")
+    return certificate
 
 
 def bench_run(
