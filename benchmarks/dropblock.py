@@ -2,11 +2,11 @@
 
     python benchmarks/dropblock.py [--json benchmarks/results/dropblock.json] [--draws 20000] [--threads 1]
 
-For the maps, blocks and rates of the table: the share that is really dropped and the mean multiplier at the center and
-at the corner of the map, over masks that are drawn, beside a transcription of the published rule (seeds on valid
-positions, published gamma, division by the realized share of the whole batch) and of the variant with seeds anywhere and that
-same gamma, which a popular model library uses. Then CPU time of forward and backward per call, as a ratio to the
-published rule's plain transcription, calls taking turns.
+For the maps, blocks and rates of the table: the share that is really dropped and the mean multiplier at the center
+and at the corner of the map, over masks that are drawn, beside a transcription of the published rule (seeds on valid
+positions, published gamma, division by the realized share of the whole batch) and of the variant with seeds anywhere
+and that same gamma, which a popular model library uses. Then CPU time of forward and backward per call, as a ratio to
+the published rule's plain transcription, calls taking turns.
 """
 
 from __future__ import annotations

@@ -3,15 +3,16 @@
     python benchmarks/dropout_cifar.py                    # 5 methods, 3 seeds, then the spectrum
     python benchmarks/dropout_cifar.py --methods none dropblock --seeds 0
 
-Noise hangs on the outputs of the last six residual blocks, with a drop rate of 0.1 (blocks of 5, then of 3, on the maps
-of 16 and 8) that grows linearly over the first half. "deterministic" trains without noise on the penalty that stands
-for the exact-rate DropBlock. Training is on the first ``--images`` training images by SGD with momentum 0.9, learning rate
-0.1 and a cosine to zero, weight decay 5e-4, flips and shifts, bfloat16. Test error, negative log-likelihood and
-expected calibration error (15 bins of equal width) are measured once, at the end. Runs are written as they end.
+Noise hangs on the outputs of the last six residual blocks, with a drop rate of 0.1 (blocks of 5, then of 3, on the
+maps of 16 and 8) that grows linearly over the first half. "deterministic" trains without noise on the penalty that
+stands for the exact-rate DropBlock. Training is on the first ``--images`` training images by SGD with momentum 0.9,
+learning rate 0.1 and a cosine to zero, weight decay 5e-4, flips and shifts, bfloat16. Test error, negative log-
+likelihood and expected calibration error (15 bins of equal width) are measured once, at the end. Runs are written as
+they end.
 
-The spectrum: on the frozen features of a trained network, a linear head is trained on the squared loss with dropout by
-stochastic gradients; the singular values of its predictions are compared with those that the theory gives in closed
-form.
+The spectrum: on the frozen features of a trained network, a linear head is trained on the squared loss with dropout
+by stochastic gradients; the singular values of its predictions are compared with those that the theory gives in
+closed form.
 """
 
 from __future__ import annotations
