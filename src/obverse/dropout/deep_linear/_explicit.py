@@ -118,6 +118,8 @@ def admit_network(
 ) -> tuple[list[Tensor], Tensor, Callable[[Tensor], Array]]:
     """The weights and the inputs' second moment as tensors that fit each other, and the way back."""
     weights = list(weights)
+    if not weights:
+        raise InvalidArgumentError("a network has at least one weight layer")
     tensors, back = admit(*weights, *([] if covariance is None else [covariance]))
     return *_fitted(tensors, len(weights)), back
 
@@ -127,6 +129,8 @@ def admit_problem(
 ) -> tuple[list[Tensor], Tensor, Tensor, Callable[[Tensor], Array]]:
     """As `admit_network`, with the cross covariance (outputs, inputs) before the way back."""
     weights = list(weights)
+    if not weights:
+        raise InvalidArgumentError("a network has at least one weight layer")
     (cross, *tensors), back = admit(cross_covariance, *weights, *([] if covariance is None else [covariance]))
     matrices, moment = _fitted(tensors, len(weights))
     expected = (matrices[-1].shape[0], matrices[0].shape[1])
@@ -137,8 +141,6 @@ def admit_problem(
 
 def _fitted(tensors: list[Tensor], count: int) -> tuple[list[Tensor], Tensor]:
     matrices = tensors[:count]
-    if not matrices:
-        raise InvalidArgumentError("a network has at least one weight layer")
     for layer, matrix in enumerate(matrices, 1):
         if matrix.ndim != 2:
             raise InvalidArgumentError(f"weight layer {layer} is not a matrix: shape {tuple(matrix.shape)}")
