@@ -31,15 +31,15 @@ class AdaptiveLabelRegularization(LabelCriterion):
     num_classes : int
         At least 3: two classes leave a single wrong one, and nothing to learn.
     strength : float
-        ``alpha`` of both divergences. No default of the papers could be read; in small runs 0.5 to 1 served ten classes,
-        and 3 was too much.
+        ``alpha`` of both divergences. No default of the papers could be read; in small runs 0.5 to 1 served ten
+        classes, and 3 was too much.
     update : {"gradient", "average"}
-        Learn ``S`` by the optimizer as a parameter (see `parameter_groups`), or as a moving average of centered residual
-        logits, which has the same stationary point (ours).
+        Learn ``S`` by the optimizer as a parameter (see `parameter_groups`), or as a moving average of centered
+        residual logits, which has the same stationary point (ours).
     normalization : {"batch", "class"}, optional
-        Whether class k moves with its share ``n_k / N`` of the batch, or by the mean over its rows however few they are.
-        By default "batch" for the gradient, as published, and "class" for the average. With many classes "batch" makes the
-        matrix about K times slower.
+        Whether class k moves with its share ``n_k / N`` of the batch, or by the mean over its rows however few they
+        are. By default "batch" for the gradient, as published, and "class" for the average. With many classes "batch"
+        makes the matrix about K times slower.
     momentum : float
         Of the moving average, in [0, 1).
     learning_rate : float, optional
@@ -58,17 +58,17 @@ class AdaptiveLabelRegularization(LabelCriterion):
 
         ``mean_i [ CE + alpha KL(p_res || sg q_res) + alpha KL(q_res || sg p_res) ]``
 
-    The first divergence has the gradient ``alpha p_j (log(p_j / q_j) - KL)`` in the logits, and exactly none in that of the
-    target: it shapes the wrong answers and asks for no amount of them. The second one moves ``S`` alone, to the class mean of
-    the residual logits. At first, with ``S = 0``, the term is a confidence penalty among the wrong classes. ``S`` is (K, K)
-    with an unused diagonal: ``4 K^2`` bytes.
+    The first divergence has the gradient ``alpha p_j (log(p_j / q_j) - KL)`` in the logits, and exactly none in that of
+    the target: it shapes the wrong answers and asks for no amount of them. The second one moves ``S`` alone, to the
+    class mean of the residual logits. At first, with ``S = 0``, the term is a confidence penalty among the wrong
+    classes. ``S`` is (K, K) with an unused diagonal: ``4 K^2`` bytes.
 
     A probability target gives ``sum_k t_k`` times the divergences of class k (ours). Row weights ``w_y`` multiply both
-    (papers silent). In evaluation ``S`` is frozen. Gradients of ``S`` are averaged over processes by the criterion itself,
-    and so are counts and moving averages: it may stay outside of the wrapped module.
+    (papers silent). In evaluation ``S`` is frozen. Gradients of ``S`` are averaged over processes by the criterion
+    itself, and so are counts and moving averages: it may stay outside of the wrapped module.
 
-    Source: Ding et al. (2019, arXiv 1908.05474) by way of algorithm 1 of Ding et al. (2021, "Knowledge Refinery"), which
-    was read; the full text of neither paper could be, and that the two updates are the same is unverified.
+    Source: Ding et al. (2019, arXiv 1908.05474) by way of algorithm 1 of Ding et al. (2021, "Knowledge Refinery"),
+    which was read; the full text of neither paper could be, and that the two updates are the same is unverified.
     """
 
     name = "adaptive"
@@ -91,8 +91,8 @@ class AdaptiveLabelRegularization(LabelCriterion):
         super().__init__(**options)
         if isinstance(num_classes, int) and num_classes < 3:
             raise InvalidArgumentError(
-                f"adaptive labels need at least 3 classes, got {num_classes}: besides the target of two classes there is "
-                "one class left, so that both divergences are always zero"
+                f"adaptive labels need at least 3 classes, got {num_classes}: two classes leave one "
+                "besides the target, so that both divergences are always zero"
             )
         self.num_classes = checks.classes(num_classes)
         self.strength = checks.nonnegative("strength", strength)
@@ -141,7 +141,7 @@ class AdaptiveLabelRegularization(LabelCriterion):
             terms = terms + torch.where(learned > 0, update, 0.0) * scaled
         elif self.update == "average" and self.is_learning:
             self._average(logits.detach(), classes, learned, rows)
-        return values + self.strength * terms.view(len(values), -1).sum(1)
+        return values + self.strength * terms.view(len(values), len(terms) // max(len(values), 1)).sum(1)
 
     def _pairs(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Logits, class and weighted mass of every row and class of its target, (P, K), (P,), (P,)."""
@@ -162,7 +162,7 @@ class AdaptiveLabelRegularization(LabelCriterion):
 
     @torch.no_grad()
     def _average(self, logits: torch.Tensor, classes: torch.Tensor, mass: torch.Tensor, rows: Rows) -> None:
-        """``S[k] += (1 - momentum) s_k (mean of class k - S[k])``, with ``s_k`` 1 or the share of the class in the batch."""
+        """``S[k] += (1 - momentum) s_k (mean of class k - S[k])``, ``s_k`` 1 or the share of the class in the batch."""
         table = self.residual_logits
         own = classes[:, None]
         without = logits.scatter(1, own, 0.0)

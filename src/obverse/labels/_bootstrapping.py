@@ -31,8 +31,8 @@ class Bootstrapping(LabelCriterion):
     Notes
     -----
     The soft form lets the gradient through the prediction in the target: it is ``b CE + (1 - b) H(p)``, a minimum
-    entropy regularizer. With a detached prediction its second term would have the gradient ``p - p = 0``, and the method
-    would be a rescaled cross-entropy. Source: Reed et al. (2015).
+    entropy regularizer. With a detached prediction its second term would have the gradient ``p - p = 0``, and the
+    method would be a rescaled cross-entropy. Source: Reed et al. (2015).
     """
 
     name = "bootstrapping"

@@ -31,8 +31,8 @@ class ClassPairSampler(Sampler[list[int]]):
 
     Notes
     -----
-    A partner is uniform over the other samples of the class; the only sample of a class is its own partner. An epoch has as
-    many first halves as the data needs, so that twice as many samples are shown. Give it to
+    A partner is uniform over the other samples of the class; the only sample of a class is its own partner. An epoch
+    has as many first halves as the data needs, so that twice as many samples are shown. Give it to
     ``DataLoader(batch_sampler=...)``; the epoch advances with every pass, and `set_epoch` states it.
     """
 

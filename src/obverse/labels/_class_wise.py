@@ -28,9 +28,9 @@ class ClassWiseSelfDistillation(LabelCriterion):
     Notes
     -----
     ``pair_logits=z'`` gives the partner's logits, of a second forward pass without gradients as in the reference code.
-    Without it partners are found in the batch (ours), which costs no second pass: each row is taught by the next row of its
-    class, the last one by the first; a row alone in its class has the cross-entropy only. `ClassPairSampler` draws batches
-    in which every sample has a partner. The class of a probability target is that with the largest share.
+    Without it partners are found in the batch (ours), which costs no second pass: each row is taught by the next row of
+    its class, the last one by the first; a row alone in its class has the cross-entropy only. `ClassPairSampler` draws
+    batches in which every sample has a partner. The class of a probability target is that with the largest share.
 
     The gradient of the second term in the logits is ``strength T (p_T - p'_T)``. In evaluation the plain cross-entropy.
     Source: Yun et al. (2020).

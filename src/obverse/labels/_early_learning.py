@@ -25,22 +25,22 @@ class EarlyLearningRegularization(LabelCriterion):
     strength : float
         ``lambda``. The reference code has 3 and 7 for CIFAR-10 and CIFAR-100.
     momentum : float
-        ``b`` of ``t <- b t + (1 - b) p`` (detached, updated before use, 0 at first), in [0, 1). The reference code has 0.7
-        for CIFAR-10 and 0.9 for CIFAR-100.
+        ``b`` of ``t <- b t + (1 - b) p`` (detached, updated before use, 0 at first), in [0, 1). The reference code has
+        0.7 for CIFAR-10 and 0.9 for CIFAR-100.
     num_samples : int, optional
         Size of the training set; ids are below it. By default the memory grows with the largest id.
     top : int, optional
-        How many classes of ``t`` are remembered, see `SampleMemory`: ``4 top`` bytes per sample. None, or at least K: all
-        of them in float32.
+        How many classes of ``t`` are remembered, see `SampleMemory`: ``4 top`` bytes per sample. None, or at least K:
+        all of them in float32.
     **options
         ``weight``, ``ignore_index``, ``reduction`` of `LabelCriterion`.
 
     Notes
     -----
-    Needs ``index=ids`` in training; rows of dense logits need one id each. The gradient of the term is
-    ``-strength p_j (t_j - <p, t>) / (1 - <p, t>)``; negative losses are normal. ``<p, t>`` is taken as at most 1 - 1e-4
-    (the reference code clamps ``p`` instead). What is not among the ``top`` classes is forgotten, so that ``t`` then sums to
-    less than one. In evaluation the plain cross-entropy. Source: Liu et al. (2020).
+    Needs ``index=ids`` in training; rows of dense logits need one id each. The gradient of the term is ``-strength p_j
+    (t_j - <p, t>) / (1 - <p, t>)``; negative losses are normal. ``<p, t>`` is taken as at most 1 - 1e-4 (the reference
+    code clamps ``p`` instead). What is not among the ``top`` classes is forgotten, so that ``t`` then sums to less than
+    one. In evaluation the plain cross-entropy. Source: Liu et al. (2020).
     """
 
     name = "early-learning"

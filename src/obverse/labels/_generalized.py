@@ -24,12 +24,12 @@ class GeneralizedCrossEntropy(LabelCriterion):
     q : float
         In (0, 1]: cross-entropy for ``q -> 0``, ``1 - p_y`` for 1.
     truncation : float, optional
-        ``k`` in (0, 1), such as 0.5: where ``p_y <= k`` the loss is ``(1 - k^q) / q`` and has no gradient. By default no
-        truncation.
+        ``k`` in (0, 1), such as 0.5: where ``p_y <= k`` the loss is ``(1 - k^q) / q`` and has no gradient. By default
+        no truncation.
     warmup_epochs : int
-        Epochs before truncation begins, counted by `end_epoch`. At first every ``p_y`` is about ``1/K``: truncated from the
-        start nothing would be learned. The public implementation starts at the first drop of the learning rate (40 epochs
-        for CIFAR-10, 80 for CIFAR-100).
+        Epochs before truncation begins, counted by `end_epoch`. At first every ``p_y`` is about ``1/K``: truncated from
+        the start nothing would be learned. The public implementation starts at the first drop of the learning rate (40
+        epochs for CIFAR-10, 80 for CIFAR-100).
     refresh_every : int
         1 decides anew in every step which samples are left out. A larger number decides in every so many epochs, and
         between them keeps one bit of decision per sample (a byte in memory), which needs ``index=ids``.
@@ -41,8 +41,8 @@ class GeneralizedCrossEntropy(LabelCriterion):
     Notes
     -----
     The gradient is that of cross-entropy times ``p_y^q``. A probability target gives ``sum_k t_k (1 - p_k^q)/q`` and is
-    truncated by ``sum_k t_k p_k`` (ours). Source: Zhang and Sabuncu (2018). The alternating pruning with a step over the
-    whole training set is replaced by decisions along the way (ours).
+    truncated by ``sum_k t_k p_k`` (ours). Source: Zhang and Sabuncu (2018). The alternating pruning with a step over
+    the whole training set is replaced by decisions along the way (ours).
     """
 
     name = "generalized"

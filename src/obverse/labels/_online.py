@@ -32,17 +32,18 @@ class OnlineLabelSmoothing(LabelCriterion):
     fallback : {"uniform", "smoothing", "keep"}
         ``S[k]`` after an epoch without a correct answer for class k.
     freeze_above : float, optional
-        Rows whose largest share has reached this stay as they are; 0.88 in the official script for fine-grained classes.
+        Rows whose largest share has reached this stay as they are; 0.88 in the official script for fine-grained
+        classes.
     **options
         ``weight``, ``ignore_index``, ``reduction`` of `LabelCriterion`.
 
     Notes
     -----
     While training, predictions of rows that are classified correctly are summed per class, in float32 at least;
-    `end_epoch` makes their means the next ``S``. An epoch without any correct answer changes nothing. The gradient in the
-    logits is ``p`` minus the target. With probability targets the soft label is ``sum_k t_k S[k]``, and a prediction is
-    credited to the class with the largest share (ours). State: three (K, K) tables at most, ``8 K (K + 1)`` bytes in one
-    process.
+    `end_epoch` makes their means the next ``S``. An epoch without any correct answer changes nothing. The gradient in
+    the logits is ``p`` minus the target. With probability targets the soft label is ``sum_k t_k S[k]``, and a
+    prediction is credited to the class with the largest share (ours). State: three (K, K) tables at most, ``8 K (K +
+    1)`` bytes in one process.
 
     Each process counts for itself; `end_epoch`, called in every process, adds the counts up, and so does `synchronize`,
     to be called before a checkpoint within an epoch. Source: Zhang et al. (2021).

@@ -29,8 +29,8 @@ class PairwiseLabelSmoothing(LabelCriterion):
         m, the width of ``features``, what the last layer of the network is given. By default the head reads the logits
         instead (ours), and no features are needed.
     pairs : {"roll", "permutation"}
-        Midpoint partners: the next sample of the batch, which gives N different pairs, or a random permutation, which leaves
-        about one sample with itself.
+        Midpoint partners: the next sample of the batch, which gives N different pairs, or a random permutation, which
+        leaves about one sample with itself.
     alternate : bool
         Whether `prepare` leaves every other batch as it is, beginning with the first; else all are midpoints.
     seed : int
@@ -40,17 +40,18 @@ class PairwiseLabelSmoothing(LabelCriterion):
 
     Notes
     -----
-    Call ``inputs, target = criterion.prepare(inputs, target)`` before the forward pass: in training it turns every other
-    batch into midpoints ``(x_i + x_j)/2`` with probability targets ``(e_yi + e_yj)/2``. Where one of two labels is ignored
-    the other counts alone; where both are, the row has no mass and is ignored. Then
+    Call ``inputs, target = criterion.prepare(inputs, target)`` before the forward pass: in training it turns every
+    other batch into midpoints ``(x_i + x_j)/2`` with probability targets ``(e_yi + e_yj)/2``. Where one of two labels
+    is ignored the other counts alone; where both are, the row has no mass and is ignored. Then
 
         ``v = sigmoid(W h),  u = softmax(v),  loss = -sum_k (t_k + u_k)/2 log p_k``
 
-    with ``W`` (K, m) zero at first, which is label smoothing by one half. Both ``u`` and ``p`` have gradients: without one the
-    head would learn nothing, and without the bound of the sigmoid the target would collapse onto the prediction. So
-    ``u_k`` is in ``[1/(1 + (K-1)e), e/(e + K-1)]``, and a fitted network answers with low scores (0.616 for K = 10):
-    compare calibration after temperature scaling. In evaluation the plain cross-entropy. Batch normalization sees midpoints:
-    end training on a batch of originals, or estimate its statistics anew. ``4 K m`` bytes.
+    with ``W`` (K, m) zero at first, which is label smoothing by one half. Both ``u`` and ``p`` have gradients: without
+    one the head would learn nothing, and without the bound of the sigmoid the target would collapse onto the
+    prediction. So ``u_k`` is in ``[1/(1 + (K-1)e), e/(e + K-1)]``, and a fitted network answers with low scores (0.616
+    for K = 10): compare calibration after temperature scaling. In evaluation the plain cross-entropy. Batch
+    normalization sees midpoints: end training on a batch of originals, or estimate its statistics anew. ``4 K m``
+    bytes.
 
     After Guo (2020, arXiv 2012.01559, and 2021, arXiv 2106.13913) as recalled; unverified against the text.
     """

@@ -27,8 +27,8 @@ class ProgressiveSelfDistillation(LabelCriterion):
     num_samples : int, optional
         Size of the training set; ids are below it. By default the memory grows with the largest id.
     top : int, optional
-        How many classes of ``P`` are remembered, see `SampleMemory`: ``4 top`` bytes per sample; the rest of the mass is
-        spread evenly. None, or at least K: all of them in float32.
+        How many classes of ``P`` are remembered, see `SampleMemory`: ``4 top`` bytes per sample; the rest of the mass
+        is spread evenly. None, or at least K: all of them in float32.
     **options
         ``weight``, ``ignore_index``, ``reduction`` of `LabelCriterion`.
 

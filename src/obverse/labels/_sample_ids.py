@@ -10,7 +10,7 @@ __all__ = ["missing_rows"]
 
 
 def missing_rows(ids: torch.Tensor, rows: int, num_samples: int | None) -> int:
-    """How many rows a table of ``rows`` lacks for these ids; one that may grow at least doubles, so a row costs a constant.
+    """How many rows a table of ``rows`` lacks for these ids; it at least doubles, so that a row costs a constant.
 
     Raises
     ------
