@@ -1,0 +1,37 @@
+"""Label regularizers: losses on logits and labels that smooth, adapt, distrust or remember."""
+
+from ._adaptive import AdaptiveLabelRegularization
+from ._bootstrapping import Bootstrapping
+from ._class_pairs import ClassPairSampler
+from ._class_wise import ClassWiseSelfDistillation
+from ._confidence import ConfidencePenalty
+from ._criterion import LabelCriterion
+from ._disturb import DisturbLabel
+from ._early_learning import EarlyLearningRegularization
+from ._generalized import GeneralizedCrossEntropy
+from ._online import OnlineLabelSmoothing
+from ._pairwise import PairwiseLabelSmoothing
+from ._progressive import ProgressiveSelfDistillation
+from ._registry import label_criteria, label_criterion
+from ._smoothing import CrossEntropy, LabelSmoothing
+from ._symmetric import SymmetricCrossEntropy
+
+__all__ = [
+    "AdaptiveLabelRegularization",
+    "Bootstrapping",
+    "ClassPairSampler",
+    "ClassWiseSelfDistillation",
+    "ConfidencePenalty",
+    "CrossEntropy",
+    "DisturbLabel",
+    "EarlyLearningRegularization",
+    "GeneralizedCrossEntropy",
+    "LabelCriterion",
+    "LabelSmoothing",
+    "OnlineLabelSmoothing",
+    "PairwiseLabelSmoothing",
+    "ProgressiveSelfDistillation",
+    "SymmetricCrossEntropy",
+    "label_criteria",
+    "label_criterion",
+]
