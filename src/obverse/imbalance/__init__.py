@@ -5,6 +5,7 @@ from ._corrupt import CorruptedLabels, CorruptedTargets, corrupt_labels, corrupt
 from ._counts import class_balanced_weights, inverse_frequency_weights
 from ._deferred import DeferredReweighting
 from ._focal import FocalLoss
+from ._group_report import GroupReport, GroupRow, group_report
 from ._imbalanced import ImbalancedData, make_imbalanced
 from ._logit_adjustment import BalancedSoftmaxLoss, LogitAdjustedLoss, adjust_logits
 from ._margin import LDAMLoss, NormalizedLinear
@@ -20,6 +21,8 @@ __all__ = [
     "DeferredReweighting",
     "DeferredSampler",
     "FocalLoss",
+    "GroupReport",
+    "GroupRow",
     "ImbalancedData",
     "LDAMLoss",
     "LogitAdjustedLoss",
@@ -32,6 +35,7 @@ __all__ = [
     "class_balanced_weights",
     "corrupt_labels",
     "corrupt_targets",
+    "group_report",
     "inverse_frequency_weights",
     "make_imbalanced",
     "retrain_classifier",
