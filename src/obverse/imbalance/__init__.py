@@ -4,6 +4,7 @@ from ._classifier import retrain_classifier, tau_normalize
 from ._corrupt import CorruptedLabels, CorruptedTargets, corrupt_labels, corrupt_targets
 from ._counts import class_balanced_weights, inverse_frequency_weights
 from ._deferred import DeferredReweighting
+from ._diagnose import GroupDiagnosis, NoiseDiagnosis, diagnose_groups
 from ._focal import FocalLoss
 from ._group_report import GroupReport, GroupRow, group_report
 from ._imbalanced import ImbalancedData, make_imbalanced
@@ -21,11 +22,13 @@ __all__ = [
     "DeferredReweighting",
     "DeferredSampler",
     "FocalLoss",
+    "GroupDiagnosis",
     "GroupReport",
     "GroupRow",
     "ImbalancedData",
     "LDAMLoss",
     "LogitAdjustedLoss",
+    "NoiseDiagnosis",
     "NormalizedLinear",
     "ProgressiveSampler",
     "ResamplingSampler",
@@ -35,6 +38,7 @@ __all__ = [
     "class_balanced_weights",
     "corrupt_labels",
     "corrupt_targets",
+    "diagnose_groups",
     "group_report",
     "inverse_frequency_weights",
     "make_imbalanced",
