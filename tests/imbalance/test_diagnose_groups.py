@@ -76,7 +76,7 @@ def test_memorized_noise_is_noise_still() -> None:
     )
     assert "noisy" in found["noisy"].causes
     assert found["noisy"].training_error < 0.01
-    assert found["noisy"].plateau == pytest.approx(0.33, abs=0.06)
+    assert found["noisy"].plateau == pytest.approx(0.33, abs=0.1)
     assert found["easy"].causes == ()
 
 

@@ -181,9 +181,9 @@ def diagnose_groups(
       known better than this model knows them), or when its curve still falls though it has as many rows as others;
     * *rare* when it has less than half the rows of the median group, or less than a tenth of the largest, and its curve
       falls: twice the rows would lower the error by ``t / 5``;
-    * *noisy* when the lower of the two plateaus is, surely, above ``t / 2``, and its curve has come to it: twice the rows
-      would lower the error by less than ``t / 5``. Of a group of few rows only the first is asked, so it can be noisy
-      and rare.
+    * *noisy* when the lower of the two plateaus is, surely, above ``t / 2``, and its curve has come to it: twice the
+      rows would lower the error by less than ``t / 5``. Of a group of few rows only the first is asked, so it can be
+      noisy and rare.
 
     Where labels are noisy and the model has memorized them, the training error is far below the plateau. No procedure
     on labels alone can tell noise from a rule that no learner at hand finds: *noisy* means "noisy or beyond both
