@@ -112,7 +112,8 @@ def table(runs: dict[str, Any]) -> None:
         both = interval([statistics.mean(run["test"]) for run in by_seed.values()])
         seconds = statistics.mean(run["cpu_seconds"] for run in by_seed.values())
         print(
-            f"{name:<15} {f'{method.setting} {value:g}':>20} {held_out[value]:>11.1f} {noisy[0]:>11.1f} ± {noisy[1]:<4.1f} "
+            f"{name:<15} {f'{method.setting} {value:g}':>20} {held_out[value]:>11.1f} "
+            f"{noisy[0]:>11.1f} ± {noisy[1]:<4.1f} "
             f"{other[0]:>6.2f} ± {other[1]:<4.2f} {both[0]:>6.1f} ± {both[1]:<4.1f} {seconds:>6.1f} {len(by_seed):>5}"
         )
     for name in ("uniform", "HAR", "HAR+DRW"):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from obverse.imbalance import CrossEntropyLoss, DeferredReweighting, LDAMLoss, LogitAdjustedLoss
 
 Strengths = Literal["uniform", "noise", "density", "both"]
-LAMBDAS = (0.3, 0.6, 1.0)
+LAMBDAS = (0.3, 1.0, 3.0)
 
 
 @dataclass(frozen=True)

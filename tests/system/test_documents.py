@@ -17,7 +17,9 @@ def blocks(document: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", (ROOT / document).read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("document", ["docs/sparsify.md", "docs/compare-command.md", "docs/linear.md"])
+@pytest.mark.parametrize(
+    "document", ["docs/sparsify.md", "docs/compare-command.md", "docs/linear.md", "docs/long-tail.md"]
+)
 def test_the_code_of_a_guide_runs_from_top_to_bottom(
     document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
