@@ -204,7 +204,8 @@ def _transition(law: Any, is_matrix: bool, pairs: Pairs | None, classes: list[An
             raise InvalidArgumentError(f"matrix must have shape {(size, size)} for the classes {classes}")
         if not np.isfinite(given).all() or (given < 0).any() or not np.allclose(given.sum(1), 1.0, atol=1e-6):
             raise InvalidArgumentError("every row of matrix must be probabilities with sum 1")
-        return given / given.sum(1, keepdims=True)
+        rows: Matrix = given / given.sum(1, keepdims=True)
+        return rows
     if isinstance(law, bool) or not isinstance(law, int | float) or not 0.0 <= law <= 1.0:
         raise InvalidArgumentError(f"rate must be in [0, 1], got {law!r}")
     if pairs is None:

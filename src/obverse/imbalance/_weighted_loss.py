@@ -62,7 +62,6 @@ class WeightedLoss(nn.Module, ABC):
     def values(self, logits: Tensor, target: Tensor) -> Tensor:
         """The unweighted loss of every row, shape (N,), of logits (N, K), float32 or float64, and classes (N,)."""
 
-    @final
     def forward(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """The loss of a batch.
 
