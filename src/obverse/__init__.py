@@ -9,7 +9,7 @@ from ._version import __version__
 from .errors import ObverseError
 
 if TYPE_CHECKING:
-    from . import dropout, duality, linear, penalties, sparsify
+    from . import dropout, duality, graph, imbalance, labels, linear, penalties, sparsify
     from .compact import compact, load, save
     from .sparsify import Budget, Rule, Sparsifier
 
@@ -22,6 +22,9 @@ __all__ = [
     "compact",
     "dropout",
     "duality",
+    "graph",
+    "imbalance",
+    "labels",
     "linear",
     "load",
     "penalties",
@@ -31,7 +34,7 @@ __all__ = [
 
 # Names are resolved on first use, so that `import obverse` loads neither torch nor scikit-learn.
 _HOMES = {"Budget": "sparsify", "load": "compact", "save": "compact", "Rule": "sparsify", "Sparsifier": "sparsify"}
-_ROOMS = {"compact", "dropout", "duality", "linear", "penalties", "sparsify"}
+_ROOMS = {"compact", "dropout", "duality", "graph", "imbalance", "labels", "linear", "penalties", "sparsify"}
 
 
 def __getattr__(name: str) -> Any:

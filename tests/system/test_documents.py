@@ -17,9 +17,10 @@ def blocks(document: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", (ROOT / document).read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize(
-    "document", ["docs/sparsify.md", "docs/compare-command.md", "docs/linear.md", "docs/dropout.md"]
-)
+GUIDES = ["sparsify", "compare-command", "linear", "dropout", "long-tail", "compact"]
+
+
+@pytest.mark.parametrize("document", [f"docs/{name}.md" for name in GUIDES])
 def test_the_code_of_a_guide_runs_from_top_to_bottom(
     document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

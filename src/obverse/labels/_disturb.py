@@ -57,7 +57,8 @@ class DisturbLabel(LabelCriterion):
     def _values(self, rows: Rows, given: Given) -> torch.Tensor:
         if not self.is_learning:
             return rows.cross_entropy()
-        drawn, replaced = self._draw(*rows.logits.shape, rows.logits.device)
+        count, classes = rows.logits.shape
+        drawn, replaced = self._draw(count, classes, rows.logits.device)
         of_drawn = -rows.log_p.gather(1, drawn[:, None])[:, 0]
         if rows.weight is not None:
             of_drawn = of_drawn * rows.weight[drawn]

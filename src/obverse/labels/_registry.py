@@ -74,4 +74,6 @@ def label_criterion(name: str, num_classes: int, **options: Any) -> LabelCriteri
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise InvalidArgumentError(f"{key!r} has no option {', '.join(unknown)}; it takes {', '.join(known)}")
-    return cls(num_classes, **options) if "num_classes" in own else cls(**options)
+    if "num_classes" in own:
+        options = {"num_classes": num_classes, **options}
+    return cls(**options)

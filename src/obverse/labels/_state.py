@@ -30,7 +30,7 @@ class StatefulModule(nn.Module):
     @property
     def state_bytes(self) -> int:
         """Bytes of all learned parameters and statistics."""
-        own = sum(getattr(self, name).nbytes for name in self.state_tensors) + 8 * len(self.state_counters)
+        own: int = sum(getattr(self, name).nbytes for name in self.state_tensors) + 8 * len(self.state_counters)
         own += sum(p.nbytes for p in self._parameters.values() if p is not None)
         return own + sum(child.state_bytes for child in self.children() if isinstance(child, StatefulModule))
 
@@ -47,7 +47,7 @@ class StatefulModule(nn.Module):
             moved = guarded(tensor)
             # Compressed states have types of their own.
             setattr(self, name, moved if tensor.dtype not in _LOW else tensor.to(moved.device))
-        super()._apply(guarded, recurse)
+        super()._apply(guarded, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:

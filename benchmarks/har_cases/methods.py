@@ -1,0 +1,83 @@
+"""What is compared: each method with the values of its one setting, among which held-out data choose."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from obverse.imbalance import CrossEntropyLoss, DeferredReweighting, LDAMLoss, LogitAdjustedLoss
+
+Strengths = Literal["uniform", "noise", "density", "both"]
+LAMBDAS = (0.3, 1.0, 3.0)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A training method; its ``values`` are those of the setting that ``setting`` names."""
+
+    setting: str
+    values: tuple[float, ...]
+    strengths: Strengths | None = None
+    deferred: bool = False
+    cosine: bool = False
+    mixup: bool = False
+
+
+METHODS: dict[str, Method] = {
+    "ERM": Method("weight decay", (1e-4, 5e-4, 5e-3)),
+    "uniform": Method("lambda", LAMBDAS, "uniform"),
+    "noise-only": Method("lambda", LAMBDAS, "noise"),
+    "density-only": Method("lambda", LAMBDAS, "density"),
+    "HAR": Method("lambda", LAMBDAS, "both"),
+    "HAR+DRW": Method("lambda", LAMBDAS, "both", deferred=True),
+    "LDAM-DRW": Method("margin", (0.1, 0.3, 0.5), deferred=True, cosine=True),
+    "logit-adjusted": Method("temperature", (0.5, 1.0, 1.5)),
+    "GCE": Method("q", (0.3, 0.5, 0.7)),
+    "mixup": Method("alpha", (0.2, 0.5, 1.0), mixup=True),
+}
+
+
+def missing(name: str) -> str | None:
+    """Why a method cannot run in this installation, or None."""
+    if name == "GCE" and importlib.util.find_spec("obverse.labels") is None:
+        return "this installation has no obverse.labels.GeneralizedCrossEntropy"
+    return None
+
+
+def criterion(name: str, value: float, counts: Tensor, start: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of a method at a value of its setting; ``start`` is the epoch of deferred weights."""
+    loss: nn.Module = CrossEntropyLoss()
+    if name == "LDAM-DRW":
+        loss = LDAMLoss(counts, max_margin=value)
+    elif name == "logit-adjusted":
+        loss = LogitAdjustedLoss(counts, temperature=value)
+    elif name == "GCE":
+        from obverse.labels import GeneralizedCrossEntropy
+
+        loss = GeneralizedCrossEntropy(q=value)
+    return DeferredReweighting(loss, counts, start=start) if METHODS[name].deferred else loss
+
+
+def strengths(kind: Strengths, error: Tensor, counts: Tensor) -> Tensor:
+    """``error^0.6 counts^-0.4`` of each class, or one of the two factors, divided by the largest."""
+    values = torch.ones_like(error)
+    if kind in ("noise", "both"):
+        values = values * error**0.6
+    if kind in ("density", "both"):
+        values = values * counts**-0.4
+    return values / values.max()
+
+
+def mixed(inputs: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
+    """Inputs mixed with a permutation of themselves, the permutation, and the share of the first."""
+    # torch draws no beta variable from a generator.
+    seed = int(torch.randint(2**31, (), generator=generator))
+    share = float(np.random.default_rng(seed).beta(alpha, alpha))
+    partner = torch.randperm(len(inputs), generator=generator)
+    return share * inputs + (1 - share) * inputs[partner], partner, share
