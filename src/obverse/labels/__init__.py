@@ -1,7 +1,8 @@
-"""Label regularizers: losses on logits and labels that smooth, adapt, distrust or remember."""
+"""Label regularizers: losses on logits and labels that smooth, adapt, distrust or remember, and calibration."""
 
 from ._adaptive import AdaptiveLabelRegularization
 from ._bootstrapping import Bootstrapping
+from ._calibration import CalibrationError, ReliabilityBin
 from ._class_pairs import ClassPairSampler
 from ._class_wise import ClassWiseSelfDistillation
 from ._confidence import ConfidencePenalty
@@ -12,13 +13,18 @@ from ._generalized import GeneralizedCrossEntropy
 from ._online import OnlineLabelSmoothing
 from ._pairwise import PairwiseLabelSmoothing
 from ._progressive import ProgressiveSelfDistillation
+from ._proper_scores import BrierScore, NegativeLogLikelihood
 from ._registry import label_criteria, label_criterion
 from ._smoothing import CrossEntropy, LabelSmoothing
 from ._symmetric import SymmetricCrossEntropy
+from ._temperature import TemperatureScaling
+from ._winning_scores import ScoreSummary, WinningScores
 
 __all__ = [
     "AdaptiveLabelRegularization",
     "Bootstrapping",
+    "BrierScore",
+    "CalibrationError",
     "ClassPairSampler",
     "ClassWiseSelfDistillation",
     "ConfidencePenalty",
@@ -28,10 +34,15 @@ __all__ = [
     "GeneralizedCrossEntropy",
     "LabelCriterion",
     "LabelSmoothing",
+    "NegativeLogLikelihood",
     "OnlineLabelSmoothing",
     "PairwiseLabelSmoothing",
     "ProgressiveSelfDistillation",
+    "ReliabilityBin",
+    "ScoreSummary",
     "SymmetricCrossEntropy",
+    "TemperatureScaling",
+    "WinningScores",
     "label_criteria",
     "label_criterion",
 ]
