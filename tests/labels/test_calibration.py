@@ -90,18 +90,18 @@ def test_a_score_of_one_is_in_the_last_bin_and_edges_belong_to_the_lower_one() -
     # (1 + 0.95) / 2 against an accuracy of a half, in one bin; 0.525 where 1 is given a bin of its own.
     assert metric.compute() == pytest.approx(0.475, abs=1e-12)
     table = metric.reliability_table()
-    assert [row.count for row in table] == [0] * 9 + [2]
+    assert [row.rows for row in table] == [0] * 9 + [2]
     assert table[-1].confidence == pytest.approx(0.975)
     assert table[-1].accuracy == 0.5
     assert math.isnan(table[0].accuracy)
     metric.reset()
     half = torch.tensor([[0.5, 0.5], [0.6, 0.4]], dtype=torch.float64)
     metric.update(half, torch.tensor([0, 0]))
-    assert [row.count for row in metric.reliability_table()] == [0] * 4 + [1, 1] + [0] * 4
+    assert [row.rows for row in metric.reliability_table()] == [0] * 4 + [1, 1] + [0] * 4
     low = CalibrationError()
     low.update(torch.tensor([[40.0, -40.0]], dtype=torch.bfloat16), torch.tensor([0]))
     assert low.compute() == 0.0
-    assert low.reliability_table()[-1].count == 1
+    assert low.reliability_table()[-1].rows == 1
 
 
 def test_the_table_of_adaptive_bins_and_of_a_class() -> None:
@@ -110,17 +110,17 @@ def test_the_table_of_adaptive_bins_and_of_a_class() -> None:
     table.update(logits, labels)
     rows = table.reliability_table()
     sizes = [len(part) for part in np.array_split(np.arange(101), 7)]
-    assert [row.count for row in rows] == sizes
+    assert [row.rows for row in rows] == sizes
     for before, after in pairwise(rows):
         assert before.lower <= before.confidence <= before.upper < after.lower
-    assert sum(row.count * abs(row.accuracy - row.confidence) for row in rows) / 101 == pytest.approx(table.compute())
+    assert sum(row.rows * abs(row.accuracy - row.confidence) for row in rows) / 101 == pytest.approx(table.compute())
     wise = CalibrationError(5, kind="class-wise", num_classes=K)
     wise.update(logits, labels)
-    assert sum(row.count for row in wise.reliability_table()) == 101 * K
+    assert sum(row.rows for row in wise.reliability_table()) == 101 * K
     p = softmax(logits)[:, 2]
     inside = (p > 0.2) & (p <= 0.4)
     row = wise.reliability_table(2)[1]
-    assert (row.lower, row.upper, row.count) == (0.2, 0.4, inside.sum())
+    assert (row.lower, row.upper, row.rows) == (0.2, 0.4, inside.sum())
     assert row.confidence == pytest.approx(p[inside].mean())
     assert row.accuracy == pytest.approx((labels.numpy()[inside] == 2).mean())
 
@@ -138,7 +138,7 @@ def test_equal_scores_are_shared_whatever_their_order() -> None:
     # Five rows below: the three at 0.6 and two of the six at 0.9, of which half are right.
     expected = (5 * abs((2 + 1) / 5 - (1.8 + 1.8) / 5) + 4 * abs(0.5 - 0.9)) / 9
     assert found == [pytest.approx(expected, abs=1e-12)] * 2
-    assert [(row.lower, row.upper, row.count) for row in table] == [(0.6, 0.9, 5), (0.9, 0.9, 4)]
+    assert [(row.lower, row.upper, row.rows) for row in table] == [(0.6, 0.9, 5), (0.9, 0.9, 4)]
 
 
 @KINDS

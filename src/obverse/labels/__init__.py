@@ -10,6 +10,7 @@ from ._criterion import LabelCriterion
 from ._disturb import DisturbLabel
 from ._early_learning import EarlyLearningRegularization
 from ._generalized import GeneralizedCrossEntropy
+from ._mixing import cutmix, mixup
 from ._online import OnlineLabelSmoothing
 from ._pairwise import PairwiseLabelSmoothing
 from ._progressive import ProgressiveSelfDistillation
@@ -43,6 +44,8 @@ __all__ = [
     "SymmetricCrossEntropy",
     "TemperatureScaling",
     "WinningScores",
+    "cutmix",
     "label_criteria",
     "label_criterion",
+    "mixup",
 ]

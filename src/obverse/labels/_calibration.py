@@ -25,15 +25,15 @@ class ReliabilityBin(NamedTuple):
     Parameters
     ----------
     lower, upper : float
-    count : float
-        Rows; a fraction where equal scores are shared between bins.
+    rows : float
+        Their number; a fraction where equal scores are shared between bins.
     confidence, accuracy : float
         Mean score, and mean of how often it was right.
     """
 
     lower: float
     upper: float
-    count: float
+    rows: float
     confidence: float
     accuracy: float
 

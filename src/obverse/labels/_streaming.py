@@ -149,7 +149,8 @@ class Predictions:
         """(R,) what the target gives to answers (R,): one or zero for class indices."""
         if self.shares is not None:
             return self.shares.gather(1, answers[:, None])[:, 0]
-        return (answers == self.index).double()
+        assert self.index is not None
+        return answers.eq(self.index).double()
 
 
 class StreamingMetric(nn.Module):
