@@ -218,7 +218,7 @@ def test_seeds_repeat_and_nothing_is_changed_in_place(mix: Mix) -> None:
 @BOTH
 def test_types_of_mixed_samples(mix: Mix) -> None:
     target = torch.arange(6) % K
-    for dtype, wide in (
+    for dtype, _wide in (
         (torch.float64, torch.float64),
         (torch.bfloat16, torch.float32),
         (torch.float16, torch.float32),
