@@ -11,6 +11,7 @@ from ._imbalanced import ImbalancedData, make_imbalanced
 from ._logit_adjustment import BalancedSoftmaxLoss, LogitAdjustedLoss, adjust_logits
 from ._margin import LDAMLoss, NormalizedLinear
 from ._samplers import ClassBalancedSampler, DeferredSampler, ProgressiveSampler, ResamplingSampler, SquareRootSampler
+from ._strengths import group_strengths, strength_exponents
 from ._weighted_loss import CrossEntropyLoss, WeightedLoss
 
 __all__ = [
@@ -40,8 +41,10 @@ __all__ = [
     "corrupt_targets",
     "diagnose_groups",
     "group_report",
+    "group_strengths",
     "inverse_frequency_weights",
     "make_imbalanced",
     "retrain_classifier",
+    "strength_exponents",
     "tau_normalize",
 ]
