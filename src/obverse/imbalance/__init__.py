@@ -1,6 +1,7 @@
 """Noisy and rare: heteroskedastic regularization, long-tail losses, diagnosis, and data builders."""
 
 from ._classifier import retrain_classifier, tau_normalize
+from ._clusters import cluster_groups
 from ._corrupt import CorruptedLabels, CorruptedTargets, corrupt_labels, corrupt_targets
 from ._counts import class_balanced_weights, inverse_frequency_weights
 from ._deferred import DeferredReweighting
@@ -10,6 +11,7 @@ from ._group_report import GroupReport, GroupRow, group_report
 from ._imbalanced import ImbalancedData, make_imbalanced
 from ._logit_adjustment import BalancedSoftmaxLoss, LogitAdjustedLoss, adjust_logits
 from ._margin import LDAMLoss, NormalizedLinear
+from ._noise import GroupNoise, GroupNoiseRow, estimate_group_noise
 from ._samplers import ClassBalancedSampler, DeferredSampler, ProgressiveSampler, ResamplingSampler, SquareRootSampler
 from ._strengths import group_strengths, strength_exponents
 from ._weighted_loss import CrossEntropyLoss, WeightedLoss
@@ -24,6 +26,8 @@ __all__ = [
     "DeferredSampler",
     "FocalLoss",
     "GroupDiagnosis",
+    "GroupNoise",
+    "GroupNoiseRow",
     "GroupReport",
     "GroupRow",
     "ImbalancedData",
@@ -37,9 +41,11 @@ __all__ = [
     "WeightedLoss",
     "adjust_logits",
     "class_balanced_weights",
+    "cluster_groups",
     "corrupt_labels",
     "corrupt_targets",
     "diagnose_groups",
+    "estimate_group_noise",
     "group_report",
     "group_strengths",
     "inverse_frequency_weights",
