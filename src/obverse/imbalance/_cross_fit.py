@@ -7,6 +7,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,8 @@ def _opened(folder: Path, identity: str) -> Path:
 
 def _read(path: Path, rows: Rows) -> NDArray[np.float64]:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # From memory: np.load leaves a damaged file open.
+        with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             found, predictions = stored["rows"], stored["predictions"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise StateError(f"{path} is damaged; delete it and the fold is run again") from error
@@ -124,8 +126,6 @@ def _read(path: Path, rows: Rows) -> NDArray[np.float64]:
 
 
 def _write(path: Path, rows: Rows, predictions: NDArray[np.float64]) -> None:
-    from io import BytesIO
-
     buffer = BytesIO()
     np.savez(buffer, rows=rows, predictions=predictions)
     _replace(path, buffer.getvalue())
