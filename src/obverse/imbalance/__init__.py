@@ -7,6 +7,7 @@ from ._counts import class_balanced_weights, inverse_frequency_weights
 from ._deferred import DeferredReweighting
 from ._diagnose import GroupDiagnosis, NoiseDiagnosis, diagnose_groups
 from ._focal import FocalLoss
+from ._gain import PredictedGain, predicted_gain
 from ._group_report import GroupReport, GroupRow, group_report
 from ._imbalanced import ImbalancedData, make_imbalanced
 from ._logit_adjustment import BalancedSoftmaxLoss, LogitAdjustedLoss, adjust_logits
@@ -35,6 +36,7 @@ __all__ = [
     "LogitAdjustedLoss",
     "NoiseDiagnosis",
     "NormalizedLinear",
+    "PredictedGain",
     "ProgressiveSampler",
     "ResamplingSampler",
     "SquareRootSampler",
@@ -50,6 +52,7 @@ __all__ = [
     "group_strengths",
     "inverse_frequency_weights",
     "make_imbalanced",
+    "predicted_gain",
     "retrain_classifier",
     "strength_exponents",
     "tau_normalize",

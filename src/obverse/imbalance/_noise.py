@@ -99,6 +99,11 @@ class GroupNoise:
         """Rows of the groups, shape (G,)."""
         return np.array([row.count for row in self.rows], dtype=np.int64)
 
+    @property
+    def loss(self) -> str:
+        """The loss whose exponents fit the measure: cross-entropy for classes, squared for numbers."""
+        return "cross-entropy" if self.measure in _CLASSES else "squared"
+
     def strengths(
         self,
         exponents: tuple[float, float] | None = None,
@@ -116,7 +121,7 @@ class GroupNoise:
         exponents : tuple of two floats, optional
             By default those of `strength_exponents` for ``loss``, ``order`` and ``dimension``.
         loss : str, optional
-            By default cross-entropy for the measures of classes and the squared loss for those of numbers.
+            By default the attribute of that name.
         order, dimension
             Of `strength_exponents`.
         smoothing, normalize
@@ -127,8 +132,7 @@ class GroupNoise:
         Tensor of float64, shape (G,)
         """
         if exponents is None:
-            usual = "cross-entropy" if self.measure in _CLASSES else "squared"
-            exponents = strength_exponents(usual if loss is None else loss, order=order, dimension=dimension)
+            exponents = strength_exponents(self.loss if loss is None else loss, order=order, dimension=dimension)
         return group_strengths(self.noise, self.counts, exponents, smoothing=smoothing, normalize=normalize)
 
     def to_dict(self) -> dict[str, Any]:

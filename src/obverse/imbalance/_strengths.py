@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import InvalidArgumentError, UnknownNameError
 
-__all__ = ["Normalize", "exponent_pair", "group_strengths", "loss_powers", "strength_exponents", "vector"]
+__all__ = ["Normalize", "exponent_pair", "group_strengths", "loss_powers", "smoothed", "strength_exponents", "vector"]
 
 Normalize = Literal["max", "mean"]
 
@@ -140,7 +140,7 @@ def group_strengths(
     if (rows <= 0).any():
         raise InvalidArgumentError(f"every group needs a positive count, got {rows.tolist()}")
     a, b = exponent_pair(exponents)
-    smooth = _smoothed(noise, rows if trials is None else vector("trials", trials), smoothing, toward)
+    smooth = smoothed(noise, rows if trials is None else vector("trials", trials), smoothing, toward)
     if a < 0 and (smooth == 0).any():
         raise InvalidArgumentError(
             f"a negative exponent {a} needs positive noise, got {noise.tolist()}; turn smoothing on"
@@ -154,7 +154,7 @@ def group_strengths(
     return torch.from_numpy(_normalized(np.exp(logarithms - top), rows, normalize))
 
 
-def _smoothed(
+def smoothed(
     noise: NDArray[np.float64], trials: NDArray[np.float64], smoothing: float, toward: float | None
 ) -> NDArray[np.float64]:
     """Noise with ``smoothing`` pseudo-rows of the noise ``toward``."""
