@@ -8,6 +8,7 @@ from ._diagnose import GroupDiagnosis, NoiseDiagnosis, diagnose_groups
 from ._focal import FocalLoss
 from ._group_report import GroupReport, GroupRow, group_report
 from ._imbalanced import ImbalancedData, make_imbalanced
+from ._jacobian import HeteroskedasticRegularizer
 from ._logit_adjustment import BalancedSoftmaxLoss, LogitAdjustedLoss, adjust_logits
 from ._margin import LDAMLoss, NormalizedLinear
 from ._samplers import ClassBalancedSampler, DeferredSampler, ProgressiveSampler, ResamplingSampler, SquareRootSampler
@@ -25,6 +26,7 @@ __all__ = [
     "GroupDiagnosis",
     "GroupReport",
     "GroupRow",
+    "HeteroskedasticRegularizer",
     "ImbalancedData",
     "LDAMLoss",
     "LogitAdjustedLoss",
