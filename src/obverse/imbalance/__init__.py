@@ -10,6 +10,7 @@ from ._focal import FocalLoss
 from ._gain import PredictedGain, predicted_gain
 from ._group_report import GroupReport, GroupRow, group_report
 from ._imbalanced import ImbalancedData, make_imbalanced
+from ._jacobian import HeteroskedasticRegularizer
 from ._logit_adjustment import BalancedSoftmaxLoss, LogitAdjustedLoss, adjust_logits
 from ._margin import LDAMLoss, NormalizedLinear
 from ._noise import GroupNoise, GroupNoiseRow, estimate_group_noise
@@ -31,6 +32,7 @@ __all__ = [
     "GroupNoiseRow",
     "GroupReport",
     "GroupRow",
+    "HeteroskedasticRegularizer",
     "ImbalancedData",
     "LDAMLoss",
     "LogitAdjustedLoss",
