@@ -92,14 +92,19 @@ def measure(options: argparse.Namespace, settings: dict[str, Any], runs: dict[st
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     end = time.monotonic() + 60 * options.minutes
     with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as pool:
+        failed = 0
         pending: set[Future[tuple[str, dict[str, Any]]]] = set()
         while True:
             while missing and len(pending) <= options.workers and time.monotonic() < end:
                 pending.add(pool.submit(work, missing.pop(0), settings, options.device))
             if not pending:
-                return
+                break
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
+                if error := future.exception():
+                    failed += 1
+                    print(f"failed: {error}", file=sys.stderr, flush=True)
+                    continue
                 name, run = future.result()
                 runs[name] = run
                 told = f"error {run['error']:.2f} %, ece {100 * run['ece']:.2f} %, {run['seconds']} s"
@@ -108,6 +113,8 @@ def measure(options: argparse.Namespace, settings: dict[str, Any], runs: dict[st
             fresh = options.json.with_suffix(".part")
             fresh.write_text(json.dumps({"settings": settings, "runs": runs}, indent=1) + "\n")
             fresh.replace(options.json)
+    if failed:
+        sys.exit(f"{failed} runs failed; the others are in {options.json}")
 
 
 def table(runs: dict[str, Any]) -> None:

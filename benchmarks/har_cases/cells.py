@@ -35,10 +35,13 @@ class Setting:
     momentum: float = 0.9
     deferred_from: float = 2 / 3
     augment: bool = False
+    device: str = "cpu"
 
     def to_dict(self) -> dict[str, Any]:
-        """For the results file."""
-        return asdict(self)
+        """For the results file; where it was computed decides nothing."""
+        fields = asdict(self)
+        del fields["device"]
+        return fields
 
 
 SETTINGS = {
@@ -99,13 +102,14 @@ def fit(
     torch.manual_seed(seed)
     method = METHODS[name]
     inputs, labels = part
-    model = network(setting, method.cosine)
+    model = network(setting, method.cosine).to(setting.device)
+    by_class = None if by_class is None else by_class.to(setting.device)
     penalty = JacobianPenalty(model) if by_class is not None else None
     decay = value if name == "ERM" else setting.decay
     optimizer = torch.optim.SGD(
         model.parameters(), lr=setting.rate, momentum=setting.momentum, weight_decay=decay, nesterov=True
     )
-    counts = torch.bincount(labels, minlength=10)
+    counts = torch.bincount(labels, minlength=10).to(setting.device)
     loss_of = criterion(name, value, counts, round(setting.deferred_from * setting.epochs))
     plain = CrossEntropyLoss(reduction="none")
     generator = torch.Generator().manual_seed(seed)
@@ -120,6 +124,7 @@ def fit(
             x, y = inputs[index], labels[index]
             if setting.augment:
                 x = augmented(x, generator)
+            x, y = x.to(setting.device), y.to(setting.device)
             if method.mixup:
                 x, partner, share = mixed(x, value, generator)
                 scores = model(x)
@@ -140,8 +145,9 @@ def fit(
 def errors(model: nn.Module, part: tuple[Tensor, Tensor]) -> list[float]:
     """Error of every class, in percent."""
     inputs, labels = part
+    device = next(model.parameters()).device
     with torch.no_grad():
-        answers = torch.cat([model(rows).argmax(1) for rows in inputs.split(1000)])
+        answers = torch.cat([model(rows.to(device)).argmax(1).cpu() for rows in inputs.split(1000)])
     return [100 * float((answers[labels == label] != label).float().mean()) for label in range(10)]
 
 

@@ -79,5 +79,5 @@ def mixed(inputs: Tensor, alpha: float, generator: torch.Generator) -> tuple[Ten
     # torch draws no beta variable from a generator.
     seed = int(torch.randint(2**31, (), generator=generator))
     share = float(np.random.default_rng(seed).beta(alpha, alpha))
-    partner = torch.randperm(len(inputs), generator=generator)
+    partner = torch.randperm(len(inputs), generator=generator).to(inputs.device)
     return share * inputs + (1 - share) * inputs[partner], partner, share
