@@ -110,7 +110,7 @@ def fit(
         model.parameters(), lr=setting.rate, momentum=setting.momentum, weight_decay=decay, nesterov=True
     )
     counts = torch.bincount(labels, minlength=10).to(setting.device)
-    loss_of = criterion(name, value, counts, round(setting.deferred_from * setting.epochs))
+    loss_of = criterion(name, value, counts, round(setting.deferred_from * setting.epochs)).to(setting.device)
     plain = CrossEntropyLoss(reduction="none")
     generator = torch.Generator().manual_seed(seed)
     per_epoch = len(labels) // setting.batch

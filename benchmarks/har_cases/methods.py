@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,7 +49,7 @@ def missing(name: str) -> str | None:
     return None
 
 
-def criterion(name: str, value: float, counts: Tensor, start: int) -> Callable[[Tensor, Tensor], Tensor]:
+def criterion(name: str, value: float, counts: Tensor, start: int) -> nn.Module:
     """The loss of a method at a value of its setting; ``start`` is the epoch of deferred weights."""
     loss: nn.Module = CrossEntropyLoss()
     if name == "LDAM-DRW":

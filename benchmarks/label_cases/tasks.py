@@ -1,4 +1,4 @@
-"""MNIST and CIFAR-10 with labels made wrong: by a symmetric law, or by one that confuses what looks alike.
+"""MNIST and CIFAR-10 at half their size with wrong labels: by a symmetric law, or one that confuses what looks alike.
 
 The asymmetric flips are the usual ones (Patrini et al., 2017): 2 to 7, 3 to 8, 7 to 1, 5 and 6 to each other among the
 digits; truck to automobile, bird to airplane, deer to horse, cat and dog to each other among the images.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch.nn.functional as F
 from case.harness import shared_data
 from torch import Tensor
 
@@ -39,10 +40,11 @@ class Task:
 
 
 def load(name: str) -> dict[str, Part]:
-    """Images as bytes, and labels."""
+    """Images at half their size, in [0, 1], and labels."""
     source = read_source(shared_data(name))
     assert source.test is not None
-    return {name: (part.inputs, part.labels) for name, part in (("train", source.train), ("test", source.test))}
+    parts = (("train", source.train), ("test", source.test))
+    return {part: (F.avg_pool2d(samples.inputs.float() / 255, 2), samples.labels) for part, samples in parts}
 
 
 def task(
@@ -58,15 +60,14 @@ def task(
     if kind != "none":
         law: dict[str, Any] = {"pairs": CONFUSED[name]} if kind == "asymmetric" else {}
         labels = corrupt_labels(clean, float(rate), classes=list(range(10)), seed=7, **law).labels
-    scaled = images.float() / 255
-    mean, spread = scaled[:rows].mean((0, 2, 3), keepdim=True), scaled[:rows].std((0, 2, 3), keepdim=True)
-    inputs = ((scaled - mean) / spread).to(device)
+    mean, spread = images[:rows].mean((0, 2, 3), keepdim=True), images[:rows].std((0, 2, 3), keepdim=True)
+    inputs = ((images - mean) / spread).to(device)
     test_images, test_labels = (part[:test_rows] for part in loaded["test"])
     labels, clean = labels.to(device), clean.to(device)
     return Task(
         (inputs[:rows], labels[:rows]),
         (inputs[rows:], labels[rows:]),
         (inputs[rows:], clean[rows:]),
-        (((test_images.float() / 255 - mean) / spread).to(device), test_labels.to(device)),
+        (((test_images - mean) / spread).to(device), test_labels.to(device)),
         name == "cifar10",
     )

@@ -24,7 +24,7 @@ from .tasks import Part, Task
 
 __all__ = ["run"]
 
-BATCH, RATE, MOMENTUM, DECAY = 128, 0.1, 0.9, 5e-4
+BATCH, RATE, MOMENTUM, DECAY = 64, 0.1, 0.9, 5e-4
 
 
 class _Block(nn.Module):
@@ -41,13 +41,13 @@ class _Block(nn.Module):
 
 
 class ResNet8(nn.Module):
-    """Three residual blocks of 16, 32 and 64 channels."""
+    """Three residual blocks of 8, 16 and 32 channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(channels, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
-        self.blocks = nn.Sequential(_Block(16, 16, 1), _Block(16, 32, 2), _Block(32, 64, 2))
-        self.head = nn.Linear(64, 10)
+        self.stem = nn.Sequential(nn.Conv2d(channels, 8, 3, 1, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.blocks = nn.Sequential(_Block(8, 8, 1), _Block(8, 16, 2), _Block(16, 32, 2))
+        self.head = nn.Linear(32, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         scores: Tensor = self.head(self.blocks(self.stem(x)).mean((2, 3)))
@@ -55,12 +55,12 @@ class ResNet8(nn.Module):
 
 
 def _augmented(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Shifted by up to 4 pixels and flipped half of the time."""
+    """Shifted by up to 2 pixels and flipped half of the time."""
     count, _, height, width = images.shape
     device = images.device
-    draws = torch.randint(0, 9, (2, count, 1), generator=generator).to(device)
+    draws = torch.randint(0, 5, (2, count, 1), generator=generator).to(device)
     flipped = (torch.rand(count, 1, generator=generator) < 0.5).to(device)
-    padded = F.pad(images, (4, 4, 4, 4)).permute(0, 2, 3, 1)
+    padded = F.pad(images, (2, 2, 2, 2)).permute(0, 2, 3, 1)
     down = draws[0] + torch.arange(height, device=device)
     right = draws[1] + torch.arange(width, device=device)
     right = torch.where(flipped, right.flip(1), right)
