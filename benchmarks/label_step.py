@@ -5,8 +5,8 @@
 A whole step of a ResNet-20 on images of 16x16 (batch 32, SGD with momentum), what the criterion learns included in the
 optimizer, and `prepare` where the criterion has it. Plain steps and steps with every criterion are timed in turn within
 one process, so that a drift of the machine's speed meets all of them alike; printed is the median over the rounds of
-the ratio of CPU times to the plain steps before and after, with a 95 % interval of the median. Rounds are added to those
-in the results file.
+the ratio of CPU times to the plain steps before and after, with a 95 % interval of the median. Rounds are added to
+those in the results file.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def plot_calibration(record: Mapping[str, Any], path: str | Path) -> Path:
         parts = bool(series) + is_square
         figure = Figure(figsize=(5.2 * parts, 4.8), layout="constrained")
         FigureCanvasAgg(figure)
-        halves = list(np.atleast_1d(figure.subfigures(1, parts)))
+        halves = list(figure.subfigures(1, parts, squeeze=False)[0])
         if series:
             _draw_reliability(halves.pop(0), series)
         if is_square:
