@@ -17,7 +17,7 @@ def blocks(document: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", (ROOT / document).read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
-GUIDES = ["sparsify", "compare-command", "linear", "dropout", "long-tail", "compact"]
+GUIDES = ["sparsify", "compare-command", "linear", "dropout", "long-tail", "labels", "compact"]
 
 
 @pytest.mark.parametrize("document", [f"docs/{name}.md" for name in GUIDES])

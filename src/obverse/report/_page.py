@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidArgumentError
-from ._charts import budget_figures, history_table, phases, training_figures
+from ._charts import Figure, budget_figures, history_table, phases, training_figures
 from ._confusion import confusion_table
 from ._headline import Headline, mean
 from ._penalty_charts import Survivors, face_figures, final_strength, in_boundary_units, rebuilt, survivors_figure
 from ._provenance import as_yaml, version_rows
 from ._record import Record, as_text
+from ._relations import relation_table
+from ._reliability import reliability_figure
 from ._template import write_page
 from ._wording import MISSING, TIMES, byte_size, count, duration, number, percent, plural
 
@@ -91,6 +93,8 @@ def _content(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "faces": face_figures(penalty, name, strength, survivors) if penalty is not None else [],
         "strength": strength,
         "confusion": confusion_table(record, runs),
+        "reliability": _reliability(runs),
+        "relations": next((found for found in (_relations(record, run) for run in runs) if found), None),
         "seed_rows": [_seed_row(i, run) for i, run in enumerate(runs[:_MOST_SEEDS])],
         "seeds_left_out": max(0, len(runs) - _MOST_SEEDS),
         "command": record.text("command", 4000),
@@ -139,6 +143,16 @@ def _layers(runs: list[Record]) -> dict[str, Any] | None:
             }
         )
     return {"rows": rows, "seeds": len(same), "left_out": len(names) - len(rows)}
+
+
+def _reliability(runs: list[Record]) -> Figure | None:
+    """The reliability diagram, one line for each seed."""
+    names = [f"seed {as_text(run.get('seed'), 24)}" if len(runs) > 1 else "test" for run in runs]
+    return reliability_figure({name: run.get("test.reliability") for name, run in zip(names, runs, strict=True)})
+
+
+def _relations(record: Record, run: Record) -> dict[str, Any] | None:
+    return relation_table(run.get("labels.relations"), record.items("data.classes"))
 
 
 def _seed_row(i: int, run: Record) -> list[dict[str, Any]]:
