@@ -95,8 +95,8 @@ def initialized(setting: Setting, copies: int, seed: int) -> list[Tensor]:
     return parameters
 
 
-def outputs(parameters: list[Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Values and derivatives of all copies at ``x``, shape (copies, points), the derivative carried along."""
+def outputs(parameters: list[Tensor], x: Tensor, slopes: bool = True) -> tuple[Tensor, Tensor]:
+    """Values and derivatives of all copies at ``x``, shape (copies, points), the derivative carried along if asked."""
     scale = math.sqrt(12)
     copies = len(parameters[0])
     at = (scale * (x - 0.5)).expand(copies, -1)[..., None]
@@ -105,7 +105,8 @@ def outputs(parameters: list[Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     for weight, bias in zip(parameters[2::2], parameters[3::2], strict=True):
         gate = torch.sigmoid(before)
         after = before * gate
-        slope = torch.bmm((gate + after * (1 - gate)) * slope, weight)
+        if slopes:
+            slope = torch.bmm((gate + after * (1 - gate)) * slope, weight)
         before = torch.baddbmm(bias, after, weight)
     return before[..., 0], slope[..., 0]
 
@@ -114,11 +115,13 @@ def trained(setting: Setting, x: Tensor, y: Tensor, strengths: Tensor, seed: int
     """Networks for all rows of ``strengths``, shape (copies, points)."""
     parameters = initialized(setting, len(strengths), seed)
     optimizer = torch.optim.Adam(parameters, setting.rate)
+    penalized = bool(strengths.any())
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, setting.steps)
     for _ in range(setting.steps):
-        values, slopes = outputs(parameters, x)
+        values, slopes = outputs(parameters, x, penalized)
+        squares = (values - y) ** 2
         # A sum over copies: each has its own parameters, so none feels another.
-        loss = ((values - y) ** 2 + strengths * slopes**2).mean(1).sum()
+        loss = (squares + strengths * slopes**2 if penalized else squares).mean(1).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
