@@ -122,18 +122,19 @@ def swept(loss: str, samples: int = 1_000_000) -> tuple[Array, Array, float]:
 
     For the squared loss the noise is the variance, for a likelihood the Fisher information.
     """
-    x = centers()
+    cells = 1500
+    x = centers(cells)
     wanted, inside = np.cos(4 * np.pi * x), (x > 0.6) & (x < 0.9)
     grid = np.linspace(-0.5, 0.5, 21)
     a, b = strength_exponents(loss)
     found, theory = np.empty((2, len(NOISES), len(DENSITIES)))
     for i, noise in enumerate(NOISES):
         for j, density in enumerate(DENSITIES):
-            score = by_half(0.2, noise)
+            score = by_half(0.2, noise, cells)
             curvature = np.ones_like(x) if loss == "squared" else score
             theory[i, j] = noise**a * density**-b * (16 * samples * Region(1, 1).roughness) ** -0.4
             tau = np.where(x < 0.5, 1e-4, theory[i, j] * np.exp(grid)[:, None])
-            risks = risk(wanted, by_half(2 - density, density), curvature, score, tau, samples)
+            risks = risk(wanted, by_half(2 - density, density, cells), curvature, score, tau, samples)
             found[i, j] = theory[i, j] * np.exp(best(grid, risks[:, inside].mean(1))[0])
     return found, exponents(found), float((found / theory).mean())
 
