@@ -64,7 +64,7 @@ class Question:
     ) -> tuple[list[Tensor | None], tuple[Tensor | None, ...]]:
         """Gradients of the summed losses at the hidden tensors, None where there is none, and at ``parameters``."""
         used = [self.carries_rows(caught) for caught in self.found]
-        edges = [caught.edge for caught, is_used in zip(self.found, used, strict=True) if is_used]
+        edges: list[Any] = [caught.edge for caught, is_used in zip(self.found, used, strict=True) if is_used]
         if not edges:
             raise StateError(
                 "no layer with a row for each loss ran in capture(); the model that runs must be the one that was given"
@@ -141,7 +141,7 @@ def _direction(question: Question, gradients: Sequence[Tensor | None], radius: f
     # d penalty / d g_ij = 2 (d penalty / d |g_ij|^2) g_ij
     factors = 2.0 * slopes
     if radius is None:
-        radius = 1e-5 if norms.dtype == torch.float64 else 1e-2
+        radius = 1e-5 if norms.dtype == torch.float64 else 4e-3
     step = radius / (factors * norms).max().clamp_min(torch.finfo(norms.dtype).tiny * 1e4)
     remaining = iter(-step * factors)
     offsets: list[Tensor | None] = []
@@ -194,7 +194,7 @@ def shared_difference(
     with catching(chosen, way.offsets):
         moved = rerun()
     used = [(p, g) for p, g in zip(parameters, first, strict=True) if g is not None]
-    total: Tensor = _Known.apply(
+    total: Tensor = _Known.apply(  # type: ignore[no-untyped-call]
         loss.detach() + way.value, factor + 1.0 / way.step, *(g for _, g in used), *(p for p, _ in used)
     )
     slope = -moved / way.step
@@ -216,7 +216,7 @@ class _Known(torch.autograd.Function):
         return value.clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         factor, *gradients = ctx.saved_tensors
         by = slope * factor
