@@ -19,6 +19,7 @@ from obverse.imbalance import (
     HeteroskedasticRegularizer,
     NormalizedLinear,
 )
+from obverse.imbalance._jacobian_operators import QuickOperators
 
 STRENGTHS = [0.1, 0.5, 1.0]
 
@@ -731,3 +732,25 @@ def test_training_with_accumulation_is_training_on_the_whole_batch() -> None:
             ((F.cross_entropy(logits, y) + regularizer(logits, y)) / parts).backward()
         slopes.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
     assert distance(slopes[1], slopes[0]) < 1e-5
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("name", ["batch", "group", "silu"])
+def test_operators_of_captured_passes_have_the_derivatives_of_torch(name: str, affine: bool) -> None:
+    inputs = seeded(3, 4, 5).requires_grad_()
+    scale = [seeded(4, seed=1).requires_grad_(), seeded(4, seed=2).requires_grad_()] if affine else [None, None]
+    functions: dict[str, Callable[..., Tensor]] = {
+        "batch": lambda x, *s: F.batch_norm(x, None, None, *s, training=True),
+        "group": lambda x, *s: F.group_norm(x, 2, *s),
+        "silu": lambda x, *s: F.silu(x),
+    }
+
+    def quick(*given: Tensor | None) -> Tensor:
+        with QuickOperators():
+            return functions[name](*given)
+
+    assert type(quick(inputs, *scale).grad_fn).__name__.startswith("_")
+    torch.testing.assert_close(quick(inputs, *scale), functions[name](inputs, *scale), rtol=0, atol=1e-14)
+    given = tuple(x for x in (inputs, *scale) if x is not None and (name != "silu" or x is inputs))
+    assert torch.autograd.gradcheck(lambda *x: quick(*x, *scale[len(x) - 1 :]), given)
+    assert torch.autograd.gradgradcheck(lambda *x: quick(*x, *scale[len(x) - 1 :]), given)

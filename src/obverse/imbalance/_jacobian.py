@@ -20,6 +20,7 @@ from ._jacobian_choice import NOT_AGAIN, Backend, Choice, shared_factor
 from ._jacobian_head import catching_output, last_linear, only_output
 from ._jacobian_layers import Catch, catching, places
 from ._jacobian_norms import Aggregate, Formula, Scale
+from ._jacobian_operators import QuickOperators
 from ._jacobian_replay import Pass, recording
 from ._labeled import as_generator
 from ._row_losses import RowLosses
@@ -216,6 +217,7 @@ class HeteroskedasticRegularizer:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         if self._choice.may_differentiate_twice:
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            stack.enter_context(QuickOperators())
             if any(isinstance(module, nn.RNNBase) for module in self.model.modules()):
                 stack.enter_context(torch.backends.cudnn.flags(enabled=False))
 

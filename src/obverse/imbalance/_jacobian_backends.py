@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..errors import InvalidArgumentError, StateError
 from ._jacobian_layers import Caught, Place, catching
 from ._jacobian_norms import Formula, row_squares
+from ._jacobian_operators import only_hidden_gradients
 
 __all__ = ["Question", "difference", "last_layer", "shared_difference", "twice"]
 
@@ -110,7 +111,8 @@ def twice(question: Question) -> Tensor:
     """The penalty with its exact graph."""
     # Gradients in half precision vanish below 6e-8; the norms are taken in float32.
     scale = _HALF_SCALE if any(caught.dtype == torch.float16 for caught in question.found) else 1.0
-    gradients, _ = question.gradients(twice=True, scale=scale)
+    with only_hidden_gradients():
+        gradients, _ = question.gradients(twice=True, scale=scale)
     return question.penalty(question.squares(gradients) / scale**2)
 
 
