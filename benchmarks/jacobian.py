@@ -2,7 +2,7 @@
 
     python benchmarks/jacobian.py [--json jacobian.json] [--rounds 15] [--threads 1]
 
-Plain steps and steps with each backend are timed in turn, in short bursts within one process, so that a drift of the
+Plain steps and steps with each backend are timed in turn, one by one within one process, so that a drift of the
 machine's speed meets all of them alike; printed is the median over rounds of the ratio of CPU times, with its
 quartiles. Memory is the peak of what torch allocates during a step beyond what it had before, from its profiler.
 
@@ -107,6 +107,7 @@ class Loop:
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3, momentum=0.9)
         options = None if options is None else dict(options)
         self.shares = options is not None and options.pop("total", False)
+        self.period = 1 if options is None else options.get("every", 1)
         strengths = torch.linspace(0.1, 1.0, 10)
         self.regularizer = (
             None if options is None else HeteroskedasticRegularizer(self.model, strengths, strength=0.1, **options)
@@ -176,19 +177,20 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     results: dict[str, Any] = {}
+    if arguments.networks and arguments.json is not None and arguments.json.exists():
+        results = json.loads(arguments.json.read_text())["ratios"]
     for network, (build, inputs, smooth) in networks().items():
         if arguments.networks and not any(word in network for word in arguments.networks):
             continue
         plain = Loop(build, inputs, None)
         loops = {name: Loop(build, inputs, options) for name, options in variants(network, smooth).items()}
         for loop in (plain, *loops.values()):
-            loop.run(4)
-        burst = 4  # whole periods of every=4
+            loop.run(2)
         ratios: dict[str, list[float]] = {name: [] for name in loops}
         for _ in range(arguments.rounds):
-            before = plain.run(burst)
+            before = plain.run(1)
             for name, loop in loops.items():
-                with_it, after = loop.run(burst), plain.run(burst)
+                with_it, after = loop.run(loop.period), plain.run(1)
                 ratios[name].append(2 * with_it / (before + after))
                 before = after
         base = plain.peak()

@@ -178,6 +178,9 @@ class _GroupNormBackward(torch.autograd.Function):
         rows, channels, size, groups = ctx.sizes
         count = size * channels // groups
         dtype = s.dtype
+        v = v.contiguous()
+        only_x = [True, False, False]
+        of_gradient = _aten.native_group_norm_backward(v, x, center, s, weight, *ctx.sizes, only_x)[0]
         v3, g3, x3 = (t.reshape(rows, channels, size) for t in (v, gradient, x))
         w = torch.ones(channels, dtype=dtype, device=x.device) if weight is None else weight.to(dtype)
         # Sums over a channel in a row, (N, C); then means over a group, (N, G).
@@ -198,11 +201,8 @@ class _GroupNormBackward(torch.autograd.Function):
         if weight is not None:
             of_weight = (s_ * (svg - mv * sg - b * s_ * (sgx - center * sg))).sum(0).to(weight.dtype)
         shape = (rows, channels, 1)
-        of_gradient = v3 * (w * s_).reshape(shape)
-        of_gradient -= x3 * (w * s_.square() * b).reshape(shape)
-        of_gradient += (w * s_ * (s_ * center * b - mv)).reshape(shape)
         of_x = _slope_of_x(v3, g3, x3, w, s_, center, a, b, mv, mg, mvg, shape)
-        return of_gradient.reshape_as(x).to(gradient.dtype), of_x.reshape_as(x), of_weight, None, None, None
+        return of_gradient, of_x.reshape_as(x), of_weight, None, None, None
 
 
 class _Silu(torch.autograd.Function):
