@@ -97,3 +97,24 @@ def test_noise_and_its_regularizer_meet_the_optimum(tmp_path: Path) -> None:
         assert best <= exact < 1.002 * best, line
         assert noisy == pytest.approx(exact, rel=0.06), line
     assert target.stat().st_size > 10_000
+
+
+def test_the_theory_of_adaptive_strengths_meets_exact_risks(tmp_path: Path) -> None:
+    target = tmp_path / "figure.png"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "heteroskedastic_theory.py"), str(target)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    for line in lines[2:7]:
+        noise, noise_theory, density, density_theory = (float(word) for word in line.split()[-4:])
+        assert noise == pytest.approx(noise_theory, abs=0.03), line
+        assert density == pytest.approx(density_theory, abs=0.03), line
+    for exact, predicted in zip(lines[8:18:2], lines[9:18:2], strict=True):
+        assert [float(word) for word in predicted.split()[-4:]] == pytest.approx(
+            [float(word) for word in exact.split()[-4:]], rel=0.1
+        )
+    assert target.stat().st_size > 10_000

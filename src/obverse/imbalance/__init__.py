@@ -1,17 +1,21 @@
 """Noisy and rare: heteroskedastic regularization, long-tail losses, diagnosis, and data builders."""
 
 from ._classifier import retrain_classifier, tau_normalize
+from ._clusters import cluster_groups
 from ._corrupt import CorruptedLabels, CorruptedTargets, corrupt_labels, corrupt_targets
 from ._counts import class_balanced_weights, inverse_frequency_weights
 from ._deferred import DeferredReweighting
 from ._diagnose import GroupDiagnosis, NoiseDiagnosis, diagnose_groups
 from ._focal import FocalLoss
+from ._gain import PredictedGain, predicted_gain
 from ._group_report import GroupReport, GroupRow, group_report
 from ._imbalanced import ImbalancedData, make_imbalanced
 from ._jacobian import HeteroskedasticRegularizer
 from ._logit_adjustment import BalancedSoftmaxLoss, LogitAdjustedLoss, adjust_logits
 from ._margin import LDAMLoss, NormalizedLinear
+from ._noise import GroupNoise, GroupNoiseRow, estimate_group_noise
 from ._samplers import ClassBalancedSampler, DeferredSampler, ProgressiveSampler, ResamplingSampler, SquareRootSampler
+from ._strengths import group_strengths, strength_exponents
 from ._weighted_loss import CrossEntropyLoss, WeightedLoss
 
 __all__ = [
@@ -24,6 +28,8 @@ __all__ = [
     "DeferredSampler",
     "FocalLoss",
     "GroupDiagnosis",
+    "GroupNoise",
+    "GroupNoiseRow",
     "GroupReport",
     "GroupRow",
     "HeteroskedasticRegularizer",
@@ -32,18 +38,24 @@ __all__ = [
     "LogitAdjustedLoss",
     "NoiseDiagnosis",
     "NormalizedLinear",
+    "PredictedGain",
     "ProgressiveSampler",
     "ResamplingSampler",
     "SquareRootSampler",
     "WeightedLoss",
     "adjust_logits",
     "class_balanced_weights",
+    "cluster_groups",
     "corrupt_labels",
     "corrupt_targets",
     "diagnose_groups",
+    "estimate_group_noise",
     "group_report",
+    "group_strengths",
     "inverse_frequency_weights",
     "make_imbalanced",
+    "predicted_gain",
     "retrain_classifier",
+    "strength_exponents",
     "tau_normalize",
 ]

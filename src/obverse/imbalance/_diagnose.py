@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InvalidArgumentError, NonFiniteError
+from ._folds import ranks_in_groups
 from ._intervals import normal_quantile, wilson
 from ._labeled import as_generator, encode, rows_of, take
 from ._learning_curve import LearningCurve, fit_curve
@@ -217,7 +218,7 @@ def diagnose_groups(
         if reference is None
         else _as_learner(reference, len(classes))
     )
-    ranks = _ranks(members, len(names), folds, generator)
+    ranks = ranks_in_groups(members, len(names), folds, generator)
     own = _held_out(first, data, codes, members, ranks, shares, folds, len(classes))
     other = None if second is None else _held_out(second, data, codes, members, ranks, shares, folds, len(classes))
     bootstrap = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
@@ -237,17 +238,6 @@ class _Outcome:
     wrong: NDArray[np.bool_]
     in_training: NDArray[np.float64]
     confidence: NDArray[np.float64]
-
-
-def _ranks(members: Tensor, groups: int, folds: int, generator: torch.Generator) -> Tensor:
-    """Place of every row in a random order of its group: the fold is its remainder, the subset its quotient."""
-    ranks = torch.empty_like(members)
-    for group in range(groups):
-        inside = torch.nonzero(members == group)[:, 0]
-        # A random offset, lest the same fold of every small group is the largest.
-        offset = int(torch.randint(folds, (), generator=generator))
-        ranks[inside[torch.randperm(len(inside), generator=generator)]] = torch.arange(len(inside)) + offset
-    return ranks
 
 
 def _held_out(

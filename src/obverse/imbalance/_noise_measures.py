@@ -1,0 +1,91 @@
+"""How noisy a row looks, from its held-out prediction or from its neighbors; groups are means of these."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+from ..errors import InvalidArgumentError
+
+__all__ = ["calibrated_impurity", "local_differences"]
+
+Values = NDArray[np.float64]
+_PRIOR = 0.5  # standard deviation of a group's log-temperature around that of all rows
+_CHUNK = 4096
+_PLANES = 8
+
+
+def calibrated_impurity(
+    probabilities: Values, codes: NDArray[np.int64], members: NDArray[np.int64], groups: int
+) -> Values:
+    """``1 - sum_k p_k^2`` of every row after a temperature for its group; shape (N,).
+
+    The temperature minimizes the negative log-likelihood of the group, with a normal prior on its logarithm around that
+    of all rows, so that small groups stay near it. For calibrated probabilities the mean is the mean of
+    ``trace(diag p - p p^T)``, the trace of the Fisher information in the logits.
+    """
+    logs = np.log(np.maximum(probabilities, 1e-12))
+    whole = _log_temperature(logs, codes, 0.0, math.inf)
+    impurity = np.empty(len(codes))
+    for group in range(groups):
+        inside = members == group
+        own = _log_temperature(logs[inside], codes[inside], whole, _PRIOR)
+        p = np.exp(log_softmax(logs[inside] / math.exp(own), axis=1))
+        impurity[inside] = 1.0 - (p**2).sum(1)
+    return impurity
+
+
+def _log_temperature(logs: Values, codes: NDArray[np.int64], center: float, deviation: float) -> float:
+    rows = np.arange(len(codes))
+
+    def cost(value: float) -> float:
+        fit = -float(log_softmax(logs / math.exp(value), axis=1)[rows, codes].sum())
+        return fit + 0.5 * ((value - center) / deviation) ** 2
+
+    return float(minimize_scalar(cost, bounds=(-3.0, 4.0), method="bounded").x)
+
+
+def local_differences(
+    features: Values, targets: Values, members: NDArray[np.int64], groups: int, neighbors: int | None
+) -> Values:
+    """Squared difference of every target to what its neighbors say, over the variance that it has; shape (N,).
+
+    With ``w`` the weights, of sum one, by which a linear fit to the k nearest rows of the same group predicts row i
+    (means where k is too small for a fit), ``(y_i - sum w_j y_j)^2 / (1 + sum w_j^2)`` has mean ``sigma^2`` wherever
+    the regression function is linear across the neighbors.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    dimension = features.shape[1]
+    # A plane in many dimensions would need neighbors that are no longer near.
+    usual = 2 * (dimension + 1) if dimension <= _PLANES else _PLANES
+    wanted = usual if neighbors is None else neighbors
+    result = np.empty(len(targets))
+    for group in range(groups):
+        inside = np.flatnonzero(members == group)
+        k = min(wanted, len(inside) - 1)
+        if k < 1:
+            raise InvalidArgumentError("local differences need two rows or more in every group")
+        x, y = features[inside], targets[inside]
+        near = NearestNeighbors(n_neighbors=k).fit(x).kneighbors(return_distance=False)
+        for start in range(0, len(inside), _CHUNK):
+            part = near[start : start + _CHUNK]
+            weights = _weights(x[part] - x[start : start + _CHUNK, None])
+            differences = y[start : start + _CHUNK] - (weights * y[part]).sum(1)
+            result[inside[start : start + _CHUNK]] = differences**2 / (1.0 + (weights**2).sum(1))
+    return result
+
+
+def _weights(offsets: Values) -> Values:
+    """Weights (n, k) of the neighbors in the value at offset zero of the least-squares plane through them."""
+    rows, k, dimension = offsets.shape
+    if k <= dimension + 1:
+        return np.full((rows, k), 1.0 / k)
+    center = offsets.mean(1, keepdims=True)
+    # Slopes of least norm where the neighbors do not span a plane; the weights have sum one either way.
+    slopes = np.linalg.pinv(offsets - center, rcond=1e-8)
+    return np.asarray(1.0 / k - np.einsum("nd,ndk->nk", center[:, 0], slopes))
