@@ -180,7 +180,9 @@ class _GroupNormBackward(torch.autograd.Function):
         dtype = s.dtype
         v = v.contiguous()
         only_x = [True, False, False]
-        of_gradient = _aten.native_group_norm_backward(v, x, center, s, weight, *ctx.sizes, only_x)[0]
+        of_gradient = _aten.native_group_norm_backward(v, x, center, s, None, *ctx.sizes, only_x)[0]
+        if weight is not None:
+            of_gradient = of_gradient * weight.reshape(-1, *(1,) * (x.ndim - 2))
         v3, g3, x3 = (t.reshape(rows, channels, size) for t in (v, gradient, x))
         w = torch.ones(channels, dtype=dtype, device=x.device) if weight is None else weight.to(dtype)
         # Sums over a channel in a row, (N, C); then means over a group, (N, G).
