@@ -35,17 +35,16 @@ def check_options(
 
 
 def as_strengths(strengths: Counts | None) -> Tensor | None:
-    """Strengths of the groups as a tensor of shape (K,), kept where and as precise as they are."""
+    """Strengths of the groups as a float64 tensor of shape (K,)."""
     if strengths is None:
         return None
-    values = torch.as_tensor(strengths).detach().clone()
-    values = values if values.is_floating_point() else values.float()
+    values = torch.as_tensor(strengths, dtype=torch.float64).detach().cpu().clone()
     if values.ndim != 1 or not len(values) or not bool(((values >= 0) & torch.isfinite(values)).all()):
         raise InvalidArgumentError(f"strengths must be finite and not negative, of shape (K,), got {values.tolist()}")
     return values
 
 
-def of_groups(strengths: Tensor, target: Tensor, groups: Tensor | None, kept: Tensor) -> Tensor:
+def of_groups(strengths: Tensor, target: Tensor, groups: Tensor | None, kept: Tensor, dtype: torch.dtype) -> Tensor:
     """The strength of every row, 1 that does not matter where a row is not ``kept``."""
     given, name = (target, "target") if groups is None else (groups, "groups")
     if given.shape != kept.shape or given.is_floating_point() or given.is_complex():
@@ -61,7 +60,7 @@ def of_groups(strengths: Tensor, target: Tensor, groups: Tensor | None, kept: Te
             raise InvalidArgumentError(
                 f"{name} must be in [0, {len(strengths)}), one for each strength, got {low if low < 0 else high}"
             )
-    return strengths.to(kept.device)[index]
+    return strengths.to(dtype).to(kept.device)[index]
 
 
 def unwrapped(model: nn.Module) -> tuple[nn.Module, bool]:

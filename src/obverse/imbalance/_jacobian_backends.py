@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..errors import InvalidArgumentError, StateError
 from ._jacobian_layers import Caught, Place, catching
 from ._jacobian_norms import Formula, row_squares
+from ._jacobian_operators import only_hidden_gradients
 
 __all__ = ["Question", "difference", "last_layer", "shared_difference", "twice"]
 
@@ -64,7 +65,7 @@ class Question:
     ) -> tuple[list[Tensor | None], tuple[Tensor | None, ...]]:
         """Gradients of the summed losses at the hidden tensors, None where there is none, and at ``parameters``."""
         used = [self.carries_rows(caught) for caught in self.found]
-        edges = [caught.edge for caught, is_used in zip(self.found, used, strict=True) if is_used]
+        edges: list[Any] = [caught.edge for caught, is_used in zip(self.found, used, strict=True) if is_used]
         if not edges:
             raise StateError(
                 "no layer with a row for each loss ran in capture(); the model that runs must be the one that was given"
@@ -110,7 +111,8 @@ def twice(question: Question) -> Tensor:
     """The penalty with its exact graph."""
     # Gradients in half precision vanish below 6e-8; the norms are taken in float32.
     scale = _HALF_SCALE if any(caught.dtype == torch.float16 for caught in question.found) else 1.0
-    gradients, _ = question.gradients(twice=True, scale=scale)
+    with only_hidden_gradients():
+        gradients, _ = question.gradients(twice=True, scale=scale)
     return question.penalty(question.squares(gradients) / scale**2)
 
 
@@ -141,7 +143,7 @@ def _direction(question: Question, gradients: Sequence[Tensor | None], radius: f
     # d penalty / d g_ij = 2 (d penalty / d |g_ij|^2) g_ij
     factors = 2.0 * slopes
     if radius is None:
-        radius = 1e-5 if norms.dtype == torch.float64 else 1e-2
+        radius = 1e-5 if norms.dtype == torch.float64 else 4e-3
     step = radius / (factors * norms).max().clamp_min(torch.finfo(norms.dtype).tiny * 1e4)
     remaining = iter(-step * factors)
     offsets: list[Tensor | None] = []
@@ -194,7 +196,7 @@ def shared_difference(
     with catching(chosen, way.offsets):
         moved = rerun()
     used = [(p, g) for p, g in zip(parameters, first, strict=True) if g is not None]
-    total: Tensor = _Known.apply(
+    total: Tensor = _Known.apply(  # type: ignore[no-untyped-call]
         loss.detach() + way.value, factor + 1.0 / way.step, *(g for _, g in used), *(p for p, _ in used)
     )
     slope = -moved / way.step
@@ -216,7 +218,7 @@ class _Known(torch.autograd.Function):
         return value.clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         factor, *gradients = ctx.saved_tensors
         by = slope * factor

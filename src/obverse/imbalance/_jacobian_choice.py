@@ -79,14 +79,13 @@ class Choice:
 
     def accepts(self, miss: Tensor) -> bool:
         """Whether a first difference agrees with the gradient it was taken along; later ones are taken on trust."""
-        if self.is_settled:
-            return True
-        if float(miss) > 1.0:
+        is_first = not self.is_settled
+        if is_first and float(miss) > 1.0:
             self._give_up("the forward pass, run again, gives another loss: is there noise of another kind in it?")
             return False
-        self.is_settled = True
-        if self._is_auto:
+        if is_first and self._is_auto:
             self.reason = "the graph of the logits has no kink"
+        self.is_settled = True
         return True
 
 

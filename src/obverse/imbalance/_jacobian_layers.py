@@ -119,6 +119,8 @@ class Catch:
 
     def see(self, place: Place, tensor: Tensor) -> Tensor | None:
         """Take note of a tensor; what is returned takes its place in the forward pass."""
+        if place.by_default and place.kind == "input" and not tensor.requires_grad:
+            return None  # the data: not hidden
         weight, own = _scale(place, tensor)
         if self.offsets is not None:
             offset = self.offsets[self._count] if self._count < len(self.offsets) else None
@@ -128,8 +130,6 @@ class Catch:
             return tensor + offset if weight is None else torch.addcmul(tensor, weight.to(tensor.dtype), offset)
         replaced = False
         if not tensor.requires_grad:
-            if place.by_default and place.kind == "input":
-                return None  # the data: not hidden
             # A leaf of its own, and a copy of it that later layers may overwrite.
             tensor, replaced = tensor.detach().requires_grad_(), True
         edge_of = tensor

@@ -24,10 +24,11 @@ class _Squares(torch.autograd.Function):
         ctx.save_for_backward(values)
         ctx.reduced = reduced
         dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
-        return torch.linalg.vector_norm(values, dim=reduced, dtype=dtype).square()
+        norms: Tensor = torch.linalg.vector_norm(values, dim=reduced, dtype=dtype)
+        return norms.square()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
         (values,) = ctx.saved_tensors
         for axis in ctx.reduced:
@@ -45,7 +46,10 @@ def row_squares(gradient: Tensor, caught: Caught, axis: int) -> Tensor:
     """
     kept = {axis, *caught.own}
     reduced = tuple(i for i in range(gradient.ndim) if i not in kept)
-    squares: Tensor = _Squares.apply(gradient, reduced) if reduced else _wide(gradient).square()
+    if reduced:
+        squares: Tensor = _Squares.apply(gradient, reduced)  # type: ignore[no-untyped-call]
+    else:
+        squares = _wide(gradient).square()
     if caught.weight is None:
         return squares if squares.ndim == 1 else squares.movedim(axis, 0).flatten(1).sum(1)
     # What is left are the rows and the axes of the scale, in their order.

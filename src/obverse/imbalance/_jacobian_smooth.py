@@ -79,7 +79,8 @@ def kink(output: Tensor) -> str | None:
             continue
         seen.add(node)
         operation = node.name().rpartition("::")[2]
-        if hasattr(node, "_forward_cls") and operation != "BackwardHookFunctionBackward":
+        own = getattr(node, "_forward_cls", None)
+        if own is not None and operation != "BackwardHookFunctionBackward" and not getattr(own, "is_smooth", False):
             return f"{operation.removesuffix('Backward')} (an operation of your own)"
         plain = operation.partition("Backward")[0]
         if plain in _KINKED_NODES or plain.startswith(("MaxPool", "AdaptiveMaxPool", "FractionalMaxPool", "MkldnnMax")):
