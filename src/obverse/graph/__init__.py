@@ -1,22 +1,38 @@
-"""Which tensors of a model live and die together, read off its traced graph."""
+"""Which tensors of a model live and die together, the model without some of them, and what it costs."""
 
 from __future__ import annotations
 
 from ._channels import Channels
+from ._costs import as_inputs, latency, macs, parameters
+from ._dead import Verdict, judge
 from ._dependencies import Dependencies, Group, Slice, dependencies
 from ._flow import Flow, Knowledge, Read
 from ._layers import register_layer
+from ._rebuild import Change, Rebuilt, rebuild
+from ._timing import Interval, compare_times, interval_of
 from ._trace import analyze
 
 __all__ = [
+    "Change",
     "Channels",
     "Dependencies",
     "Flow",
     "Group",
+    "Interval",
     "Knowledge",
     "Read",
+    "Rebuilt",
     "Slice",
+    "Verdict",
     "analyze",
+    "as_inputs",
+    "compare_times",
     "dependencies",
+    "interval_of",
+    "judge",
+    "latency",
+    "macs",
+    "parameters",
+    "rebuild",
     "register_layer",
 ]

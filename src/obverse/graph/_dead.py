@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-from ..graph import Knowledge, Read
+from ._flow import Knowledge, Read
 
 __all__ = ["Verdict", "judge"]
 
