@@ -5,7 +5,8 @@ from __future__ import annotations
 from ._channels import Channels
 from ._costs import as_inputs, latency, macs, parameters
 from ._dead import Verdict, judge
-from ._dependencies import Dependencies, Group, Slice, dependencies
+from ._dependencies import KINDS, Dependencies, Group, Slice, dependencies
+from ._families import Family, Removable, removable
 from ._flow import Flow, Knowledge, Read
 from ._layers import register_layer
 from ._rebuild import Change, Rebuilt, rebuild
@@ -13,15 +14,18 @@ from ._timing import Interval, compare_times, interval_of
 from ._trace import analyze
 
 __all__ = [
+    "KINDS",
     "Change",
     "Channels",
     "Dependencies",
+    "Family",
     "Flow",
     "Group",
     "Interval",
     "Knowledge",
     "Read",
     "Rebuilt",
+    "Removable",
     "Slice",
     "Verdict",
     "analyze",
@@ -35,4 +39,5 @@ __all__ = [
     "parameters",
     "rebuild",
     "register_layer",
+    "removable",
 ]
