@@ -33,6 +33,8 @@ class Budget:
     floor : float, optional
         Smallest fraction of the weights that each tensor keeps, in [0, 1 - sparsity]. By default a tenth of the
         overall density, so that no layer is emptied while others are full.
+    ceiling : float, default 1.0
+        Largest fraction of the weights that each tensor keeps, in (0, 1].
 
     Raises
     ------
@@ -50,6 +52,7 @@ class Budget:
     hold: float = 0.1
     pressure: float | None = None
     floor: float | None = None
+    ceiling: float = 1.0
 
     def __post_init__(self) -> None:
         if not is_number(self.sparsity) or not 0 < self.sparsity < 1:
@@ -69,11 +72,12 @@ class Budget:
                 f"budget: floor must lie in [0, 1 - sparsity] = [0, {1 - self.sparsity:g}], or every layer's floor "
                 f"together would exceed the budget; got {self.floor!r}"
             )
+        if not is_number(self.ceiling) or not max(0.0, self.floor or 0.0) <= self.ceiling <= 1 or self.ceiling == 0:
+            raise InvalidArgumentError(f"budget: ceiling must lie in (0, 1] and not below floor; got {self.ceiling!r}")
 
-    @property
-    def layer_floor(self) -> float:
-        """Smallest fraction that each tensor keeps."""
-        return (1 - self.sparsity) / 10 if self.floor is None else self.floor
+    def floor_at(self, sparsity: float) -> float:
+        """Smallest fraction that each tensor keeps where the budget is at this sparsity in the end."""
+        return (1 - sparsity) / 10 if self.floor is None else self.floor
 
     def pressure_per_step(self, total_steps: int) -> float:
         """Fraction of the penalty's full strength that surviving weights feel per optimizer step."""

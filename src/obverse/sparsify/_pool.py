@@ -11,7 +11,10 @@ from torch import nn
 
 from ._budget import Budget
 from ._member import Member
-from ._selection import boundaries, keepers
+from ._plan import Plan
+from ._selection import Bounds, boundaries, keepers
+from ._shards import local
+from ._span import Span
 from ._trajectory import Trajectory
 from .faces import Face
 
@@ -64,6 +67,8 @@ class Pool:
         # What the loss pays; a tensor, so that a compiled graph reads it anew.
         self.coefficient = torch.zeros((), device=members[0].held.device)
         self._continuation = continuation
+        spans = [member for member in members if isinstance(member, Span)]
+        self.plan = Plan(spans) if spans else None
         self.boundary: float | None = None
         self.trajectory = Trajectory()
         self._frozen = False
@@ -81,7 +86,14 @@ class Pool:
 
     @property
     def weights(self) -> int:
-        return sum(member.parameter.numel() for member in self.members)
+        """Number of weights that the aim is a share of."""
+        return sum(member.count for member in self.members) if self.plan is None else self.plan.total
+
+    def nonzero(self) -> int:
+        """Number of these weights that are not zero."""
+        if self.plan is None:
+            return sum(member.nonzero() for member in self.members)
+        return self.plan.kept([member.magnitude() != 0 for member in self.members])
 
     @property
     def learned(self) -> list[nn.Parameter]:
@@ -153,9 +165,9 @@ class Pool:
         self._narrow(step)
         if self.budget is None or self._total_steps is None:
             # What an adaptive optimizer has not trained yet has no metric, and no step of its own.
-            waits = any(member.metric.has_state(member.parameter) for member in self.members)
+            waits = any(member.has_state for member in self.members)
             for member in self.members:
-                if not waits or member.metric.has_state(member.parameter):
+                if not waits or member.has_state:
                     face.descend(member, self.strength, self._every)
             self._record(step)
         elif step >= self.budget.freeze_step(self._total_steps):
@@ -167,12 +179,8 @@ class Pool:
     def hold_zeros(self) -> None:
         """After the freeze: put back to zero what the optimizer moved."""
         if self._frozen:
-            weights = [member.held for member in self.members]
-            supports = [
-                member.grouping.spread(_known(member.support), part)
-                for member, part in zip(self.members, weights, strict=True)
-            ]
-            torch._foreach_mul_(weights, supports)
+            pairs = [pair for member in self.members for pair in member.masks(_known(member.support))]
+            torch._foreach_mul_([local(parameter.detach()) for parameter, _ in pairs], [mask for _, mask in pairs])
 
     def finish(self, step: int, face: Face) -> bool:
         """End with exact zeros; True where a budget had to be met before its freeze."""
@@ -229,11 +237,15 @@ class Pool:
         magnitudes = self._scores(face)
         sizes = [member.group_size for member in self.members]
         everywhere = [member.whole(part) for member, part in zip(self.members, magnitudes, strict=True)]
-        limits = boundaries(everywhere, sizes, target, self.budget.layer_floor)
+        bounds = self._bounds(self.budget.sparsity)
+        if self.plan is not None:
+            limits = self.plan.boundaries(magnitudes, target, bounds)
+        else:
+            limits = boundaries(everywhere, sizes, target, bounds)
         pressure = min(1.0, self._every * self.budget.pressure_per_step(self._total_steps))
         for member, magnitude, limit in zip(self.members, magnitudes, limits, strict=True):
             face.settle(member, magnitude, limit, member.boundary_strength, pressure)
-        member, limit = max(zip(self.members, limits, strict=True), key=lambda pair: pair[0].parameter.numel())
+        member, limit = max(zip(self.members, limits, strict=True), key=lambda pair: pair[0].count)
         strength = member.boundary_strength
         if face.is_controlled:
             self._control(target, face)
@@ -254,7 +266,7 @@ class Pool:
         What is learned has inertia: where more has fallen than the budget asks for, the strategy costs nothing until
         the loss has brought it back.
         """
-        fallen = sum(face.fallen(member) * member.parameter.numel() for member in self.members) / self.weights
+        fallen = sum(face.fallen(member) * member.count for member in self.members) / self.weights
         if math.isfinite(fallen):
             low, high = (bound * self._first_strength for bound in _REACH)
             self.strength = min(high, max(low, self.strength * math.exp(_GAIN * (target - fallen))))
@@ -263,8 +275,8 @@ class Pool:
     def _freeze(self, face: Face) -> None:
         assert self.budget is not None
         scores = [member.whole(part) for member, part in zip(self.members, self._scores(face), strict=True)]
-        sizes = [member.group_size for member in self.members]
-        masks = keepers(scores, sizes, self.budget.sparsity, self.budget.layer_floor)
+        sparsity = self.budget.sparsity
+        masks = self._kept(scores, sparsity)
         for member, mask in zip(self.members, masks, strict=True):
             kept = member.part(mask)
             factor = face.fold(member, kept)
@@ -274,24 +286,51 @@ class Pool:
             member.work_on_all(False)
             member.multiply(member.support)
             face.detach(member)
-            member.metric.forget(member.parameter, member.grouping.spread(member.support, member.held))
+            for parameter, factor in member.masks(member.support):
+                member.metric.forget(parameter, factor)
         self._frozen = True
         self.strength = 0.0
         self.coefficient.zero_()
-        reached = 1 - sum(int(mask.sum()) * size for mask, size in zip(masks, sizes, strict=True)) / self.weights
-        if abs(reached - self.budget.sparsity) > _WORTH_A_WARNING:
+        reached = 1 - self._left(masks) / self.weights
+        if abs(reached - sparsity) > _WORTH_A_WARNING:
             warnings.warn(
-                f"the budget asks for a sparsity of {self.budget.sparsity:g}; {reached:.3f} is the nearest that whole "
+                f"the budget asks for a sparsity of {sparsity:g}; {reached:.3f} is the nearest that whole "
                 "groups and the floor of every layer allow; use smaller groups, a lower floor, or another budget",
                 stacklevel=5,
             )
+
+    def _kept(self, scores: list[torch.Tensor], sparsity: float) -> list[torch.Tensor]:
+        """Masks of the groups, of all processes, that a sparsity keeps."""
+        bounds = self._bounds(sparsity)
+        if self.plan is not None:
+            return self.plan.select(scores, sparsity, bounds)
+        return keepers(scores, [member.group_size for member in self.members], sparsity, bounds)
+
+    def _left(self, masks: list[torch.Tensor]) -> int:
+        """Weights in the groups that masks keep."""
+        if self.plan is not None:
+            return self.plan.kept(masks)
+        return sum(int(mask.sum()) * member.group_size for mask, member in zip(masks, self.members, strict=True))
+
+    def _bounds(self, sparsity: float) -> list[Bounds]:
+        """What every member keeps at least and at most."""
+        assert self.budget is not None
+        floor, ceiling = self.budget.floor_at(sparsity), self.budget.ceiling
+        rules = [member.selected.rule for member in self.members]
+        return [
+            Bounds(
+                (floor if rule.floor is None else rule.floor) if sparsity > 0 else 0.0,
+                (ceiling if rule.ceiling is None else rule.ceiling) if sparsity > 0 else 1.0,
+            )
+            for rule in rules
+        ]
 
     def _scores(self, face: Face) -> list[torch.Tensor]:
         """Scores of all members in one unit: without a metric of its own, a tensor has the others' median."""
         magnitudes = [face.score(member) for member in self.members]
         if face.is_controlled or any(member.curve is not None for member in self.members):
             return magnitudes
-        fresh = [not member.metric.has_state(member.parameter) for member in self.members]
+        fresh = [not member.has_state for member in self.members]
         if any(fresh) and not all(fresh):
             known = sorted(m.curvature() for m, is_fresh in zip(self.members, fresh, strict=True) if not is_fresh)
             for magnitude, is_fresh in zip(magnitudes, fresh, strict=True):
@@ -302,12 +341,11 @@ class Pool:
     def _record(self, step: int) -> None:
         if not self.trajectory.takes_next():
             return
-        nonzero = sum(member.nonzero() for member in self.members)
         self.trajectory.add(
             {
                 "step": step,
                 "target": self.target(step),
-                "sparsity": 1 - nonzero / self.weights,
+                "sparsity": 1 - self.nonzero() / self.weights,
                 "strength": self.strength if math.isfinite(self.strength) else None,
                 "boundary": self.boundary,
                 "phase": self.phase(step),
