@@ -52,8 +52,10 @@ def begin(name, seed=0, **options):
 
 @pytest.mark.parametrize(
     ("name", "face"),
-    [*((name, "proximal") for name in NETWORKS), ("convolutional", "reweighted"), ("lstm", "reweighted")]
-    + [("encoder", "magnitude"), ("gru", "random")],
+    [
+        *((name, "proximal") for name in NETWORKS),
+        *(("convolutional", "reweighted"), ("lstm", "reweighted"), ("encoder", "magnitude"), ("gru", "random")),
+    ],
 )
 def test_what_training_zeroes_is_what_compaction_takes_out(name, face):
     model, optimizer, sparsifier = begin(name, face=face)

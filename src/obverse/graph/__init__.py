@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._bytes import estimated_bytes, stored_bytes
 from ._channels import Channels
 from ._costs import as_inputs, latency, macs, parameters
 from ._dead import Verdict, judge
@@ -32,6 +33,7 @@ __all__ = [
     "as_inputs",
     "compare_times",
     "dependencies",
+    "estimated_bytes",
     "interval_of",
     "judge",
     "latency",
@@ -40,4 +42,5 @@ __all__ = [
     "rebuild",
     "register_layer",
     "removable",
+    "stored_bytes",
 ]

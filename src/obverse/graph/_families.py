@@ -120,11 +120,11 @@ def removable(model: nn.Module, example_inputs: Any) -> Removable:
             key = (group.kinds, tuple(sorted((one.tensor, one.axis, len(one.indices)) for one in slices)))
             alike.setdefault(key, []).append((root, group))
     families = [_family(know, kinds, groups, order, parameters) for (kinds, _), groups in alike.items()]
-    root = know.channels.roots(torch.arange(know.channels.count))
+    every = know.channels.roots(torch.arange(know.channels.count))
     # The copies of weights that the analysis made are not needed any more.
     know.reads.clear()
     know.model = nn.Module()
-    return Removable(tuple(sorted(families, key=lambda one: order[one.writers[0]])), kept, know, root)
+    return Removable(tuple(sorted(families, key=lambda one: order[one.writers[0]])), kept, know, every)
 
 
 def _family(

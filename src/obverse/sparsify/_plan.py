@@ -50,7 +50,9 @@ class Plan:
         """Removable parameters that are left with these groups."""
         return int(self.left(np.array([[int(mask.sum()) for mask in masks]]))[0])
 
-    def select(self, scores: Sequence[torch.Tensor], sparsity: float, bounds: Sequence[Bounds]) -> list[torch.Tensor]:
+    def select(
+        self, scores: Sequence[torch.Tensor], sparsity: float, bounds: Sequence[Bounds], *, is_exact: bool = False
+    ) -> list[torch.Tensor]:
         """Masks that keep the groups of the largest scores, floors and ceilings first, as near to the target as can be.
 
         Parameters
@@ -61,6 +63,8 @@ class Plan:
             Share of the removable parameters that falls.
         bounds : sequence of Bounds
             What each family keeps at least and at most.
+        is_exact : bool, default False
+            Let smaller groups fall out of their order where one more of the next would miss the target by more.
         """
         places, family, forced, values = [], [], [], []
         for number, (score, bound) in enumerate(zip(scores, bounds, strict=True)):
@@ -79,9 +83,11 @@ class Plan:
         falls[np.arange(1, len(order) + 1), owner[order]] = 1
         left = self.left(np.array(self.sizes) - falls.cumsum(0))
         first = int(must.sum()) if sparsity > 0 else 0
-        count = first + int(np.abs(left[first:] - (1 - sparsity) * self.total).argmin())
+        goal = (1 - sparsity) * self.total
+        count = first + int(np.abs(left[first:] - goal).argmin())
+        chosen = self._closer(order, owner, count, first, goal) if is_exact else list(order[:count])
         masks = [torch.ones(len(score), dtype=torch.bool) for score in scores]
-        for at in order[:count]:
+        for at in chosen:
             masks[owner[at]][place[at]] = False
         return [mask.to(score.device) for mask, score in zip(masks, scores, strict=True)]
 
@@ -95,6 +101,37 @@ class Plan:
         # A family that keeps what is below the largest that fell elsewhere has a boundary of its own.
         common = max(free, default=0.0)
         return [one if low <= common else common for one, low in zip(own, kept, strict=True)]
+
+    def _closer(
+        self, order: npt.NDArray[np.int64], owner: npt.NDArray[np.int64], count: int, first: int, goal: float
+    ) -> list[int]:
+        """What falls: the order up to the target, without overshooting, then what brings it nearer, smallest first."""
+        counts = np.array(self.sizes)
+        np.subtract.at(counts, owner[order[:count]], 1)
+        if count > first and self.left(counts[None])[0] < goal:
+            count -= 1
+            counts[owner[order[count]]] += 1
+        chosen = list(order[:count])
+        miss = abs(float(self.left(counts[None])[0]) - goal)
+        waiting = list(order[count:])
+        while True:
+            tried: set[int] = set()
+            for place, at in enumerate(waiting):
+                family = int(owner[at])
+                if family in tried:
+                    continue
+                tried.add(family)
+                counts[family] -= 1
+                now = abs(float(self.left(counts[None])[0]) - goal)
+                if now < miss:
+                    miss = now
+                    chosen.append(waiting.pop(place))
+                    break
+                counts[family] += 1
+                if len(tried) == len(self.sizes):
+                    return chosen
+            else:
+                return chosen
 
     def _left(self, counts: _Counts) -> _Counts:
         total = np.zeros(counts.shape[:-1], np.int64)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ._aims import Aims
 from ._budget import Budget
 from ._member import Member
 from ._plan import Plan
@@ -24,6 +25,9 @@ __all__ = ["Pool"]
 _APPLICATIONS = 400
 # A budget missed by more than this is said.
 _WORTH_A_WARNING = 0.01
+_WORTH_A_WARNING_OF_TIME = 0.05
+# How often on the way the sparsity that meets the costs of a budget is found anew.
+_ESTIMATES = 4
 # Control of a learned strategy's strength: its logarithm moves by this times the sparsity that is missing, per
 # application, within these bounds around the first one.
 _GAIN = 0.05
@@ -69,6 +73,10 @@ class Pool:
         self._continuation = continuation
         spans = [member for member in members if isinstance(member, Span)]
         self.plan = Plan(spans) if spans else None
+        # What the costs of a budget come to, as found last and when.
+        self.aims: Aims | None = None
+        self.final = 0.0 if budget is None or budget.sparsity is None else budget.sparsity
+        self._resolved = -1
         self.boundary: float | None = None
         self.trajectory = Trajectory()
         self._frozen = False
@@ -82,7 +90,9 @@ class Pool:
         self._every = every
 
     def __str__(self) -> str:
-        return f"budget={self.budget.sparsity:g}" if self.budget is not None else f"strength={self.strength:g}"
+        if self.budget is None:
+            return f"strength={self.strength:g}"
+        return f"budget={self.budget.sparsity:g}" if not self.budget.costs else f"budget({self.budget})"
 
     @property
     def weights(self) -> int:
@@ -108,7 +118,7 @@ class Pool:
     def target(self, step: int) -> float | None:
         if self.budget is None or self._total_steps is None:
             return None
-        return self.budget.target(step, self._total_steps)
+        return self.budget.target(step, self._total_steps, self.final)
 
     @property
     def is_frozen(self) -> bool:
@@ -205,6 +215,8 @@ class Pool:
             "boundary": self.boundary,
             "frozen": self._frozen,
             "overshot": self._overshot,
+            "final": self.final,
+            "resolved": self._resolved,
             "width": self.members[0].width,
             "identity": self.identity(),
             "trajectory": self.trajectory.state_dict(),
@@ -223,6 +235,7 @@ class Pool:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.strength, self._frozen = float(state["strength"]), bool(state["frozen"])
         self._overshot = bool(state["overshot"])
+        self.final, self._resolved = float(state["final"]), int(state["resolved"])
         for member in self.members:
             member.widen(float(state["width"]))
         if self._frozen:
@@ -233,11 +246,14 @@ class Pool:
     def _settle(self, step: int, face: Face) -> None:
         assert self.budget is not None
         assert self._total_steps is not None
-        target = self.budget.target(step, self._total_steps)
         magnitudes = self._scores(face)
         sizes = [member.group_size for member in self.members]
         everywhere = [member.whole(part) for member, part in zip(self.members, magnitudes, strict=True)]
-        bounds = self._bounds(self.budget.sparsity)
+        stage = _ESTIMATES * step // max(1, self.budget.freeze_step(self._total_steps))
+        if stage != self._resolved:
+            self._resolve(stage, everywhere)
+        target = self.budget.target(step, self._total_steps, self.final)
+        bounds = self._bounds(self.final)
         if self.plan is not None:
             limits = self.plan.boundaries(magnitudes, target, bounds)
         else:
@@ -275,7 +291,8 @@ class Pool:
     def _freeze(self, face: Face) -> None:
         assert self.budget is not None
         scores = [member.whole(part) for member, part in zip(self.members, self._scores(face), strict=True)]
-        sparsity = self.budget.sparsity
+        self._resolve(_ESTIMATES, scores)
+        sparsity = self.final
         masks = self._kept(scores, sparsity)
         for member, mask in zip(self.members, masks, strict=True):
             kept = member.part(mask)
@@ -292,18 +309,38 @@ class Pool:
         self.strength = 0.0
         self.coefficient.zero_()
         reached = 1 - self._left(masks) / self.weights
-        if abs(reached - sparsity) > _WORTH_A_WARNING:
+        if self.aims is not None:
+            self._warn_of_costs(masks)
+        elif abs(reached - sparsity) > _WORTH_A_WARNING:
             warnings.warn(
                 f"the budget asks for a sparsity of {sparsity:g}; {reached:.3f} is the nearest that whole "
                 "groups and the floor of every layer allow; use smaller groups, a lower floor, or another budget",
                 stacklevel=5,
             )
 
+    def _resolve(self, stage: int, scores: list[torch.Tensor]) -> None:
+        """Find the sparsity that the costs of the budget come to, with the groups ranked as they are now."""
+        self._resolved = stage
+        if self.aims is not None:
+            self.final = self.aims.sparsity(lambda sparsity: self._kept(scores, sparsity))
+
+    def _warn_of_costs(self, masks: list[torch.Tensor]) -> None:
+        assert self.aims is not None
+        assert self.budget is not None
+        for name, cost in self.aims.costs(masks).items():
+            limit = self.budget.costs[name]
+            if cost > limit * (1 + (_WORTH_A_WARNING_OF_TIME if name == "latency" else _WORTH_A_WARNING)):
+                warnings.warn(
+                    f"the budget asks for {name} of at most {limit:g}; {cost:g} is the nearest that whole groups and "
+                    "the floor of every layer allow; use smaller groups, a lower floor, or another budget",
+                    stacklevel=6,
+                )
+
     def _kept(self, scores: list[torch.Tensor], sparsity: float) -> list[torch.Tensor]:
         """Masks of the groups, of all processes, that a sparsity keeps."""
         bounds = self._bounds(sparsity)
         if self.plan is not None:
-            return self.plan.select(scores, sparsity, bounds)
+            return self.plan.select(scores, sparsity, bounds, is_exact=True)
         return keepers(scores, [member.group_size for member in self.members], sparsity, bounds)
 
     def _left(self, masks: list[torch.Tensor]) -> int:

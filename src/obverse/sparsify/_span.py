@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -108,12 +108,11 @@ class Span(Member):
     """
 
     parts: tuple[Part, ...] = ()
-    roots: torch.Tensor | None = None
+    roots: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     label: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        assert self.roots is not None
         self.groups = SpanningGroups(self.parts, len(self.roots))
 
     @property

@@ -14,7 +14,9 @@ import torch
 from torch import nn
 
 from ..errors import InvalidArgumentError, NonFiniteError, StateError
+from ..graph import Removable
 from ..penalties import LogSum, Penalty
+from ._aims import Aims, check_aims
 from ._arguments import check_aim, check_steps, check_strength, has_aim, penalty_of, seed_of
 from ._budget import Budget, is_number
 from ._curvature import Curvature
@@ -75,7 +77,8 @@ class Sparsifier:
         filter, an attention head, a hidden unit of a recurrent layer or an embedding dimension; ``"channels"`` are
         all of these.
     budget : Budget or float, optional
-        What the run must end with (a float is a sparsity). Needs ``total_steps``.
+        What the run must end with: a sparsity (a float is one), or parameters, multiply-accumulates, bytes or seconds
+        of the whole model. Needs ``total_steps``.
     strength : float, optional
         :math:`\lambda` of ``loss + strength * penalty``, for those who want it instead of a budget.
     total_steps : int, optional
@@ -187,6 +190,8 @@ class Sparsifier:
         self._metric = Metric(optimizer)
         default = Rule(match="*", penalty=penalty, strength=strength, budget=budget, groups=groups)
         self._spans = example_inputs is not None
+        check_aims(rules, spans=self._spans, budget=budget)
+        self._removable: Removable | None = None
         self._members: list[Member]
         if self._spans:
             check_spans(self._face, curvature)
@@ -199,6 +204,9 @@ class Sparsifier:
         self._forward = Forward(law, seed_of(seed), model, self._members[0].parameter.device)
         self._forward.face = self._face
         self._pools = pooled(self._members, total_steps, every, natural_strength(examples, noise), float(continuation))
+        if budget is not None and budget.costs:
+            for pool in self._pools:
+                pool.aims = Aims(budget, model, self._members, self._removable, example_inputs)
         self._model = weakref.ref(model)
         self._joined: Joined | None = None
         if not self._metric.is_diagonal and any(pool.budget is None for pool in self._pools):
@@ -446,6 +454,7 @@ class Sparsifier:
         for member in self._members:
             for parameter, mask in member.nonzero_masks():
                 member.metric.forget(parameter, mask)
+                local(parameter.detach()).add_(0.0)  # -0.0, the zero of a negative weight, would be stored as a number
         self._release(keep_zeros_after)
 
     # ------------------------------------------------------------------ what it knows

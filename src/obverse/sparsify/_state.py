@@ -14,7 +14,7 @@ from ._pool import Pool
 
 __all__ = ["VERSION", "check_state", "restored"]
 
-VERSION = 2
+VERSION = 3
 
 
 def check_state(

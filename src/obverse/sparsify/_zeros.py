@@ -74,7 +74,7 @@ class _Rezero:
         for reference, keep in self.kept:
             parameter = reference()
             if parameter is not None and parameter in _KEPT:
-                parameter.detach().mul_(keep.to(parameter.device))
+                parameter.detach().mul_(keep.to(parameter.device)).add_(0.0)  # no -0.0
 
 
 def release_zeros(target: nn.Module | nn.Parameter) -> None:
