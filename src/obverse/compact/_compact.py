@@ -11,11 +11,8 @@ import torch
 from torch import nn
 
 from ..errors import InvalidArgumentError
-from ..graph import Knowledge, analyze
+from ..graph import Knowledge, Rebuilt, Verdict, analyze, as_inputs, judge, macs, parameters, rebuild
 from ._certificate import Certificate, Cost, Difference, Refusal
-from ._costs import as_inputs, macs, parameters
-from ._dead import Verdict, judge
-from ._rebuild import Rebuilt, rebuild
 
 __all__ = ["compact"]
 

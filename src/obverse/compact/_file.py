@@ -18,7 +18,7 @@ from ._file_commit import Change, Target, commit
 from ._file_shapes import changed_attributes, check_tensors, may_have, sizes_of
 from ._layout import decode, encode, parts_of
 
-__all__ = ["FORMAT", "VERSION", "encoded_model", "load", "save"]
+__all__ = ["FORMAT", "VERSION", "encoded_model", "file_bytes", "load", "save"]
 
 FORMAT = "obverse.compact"
 """The entry of the metadata that says what the file is."""
@@ -97,6 +97,11 @@ def encoded_model(model: nn.Module, *, layout: str = "smallest", certificate: An
     about["digest"] = _digest(about, stored)
     # One entry: the order of several is left to chance, and the same model is to give the same bytes.
     return bytes(to_bytes(stored, {FORMAT: json.dumps(about, allow_nan=False, separators=(",", ":"))}))
+
+
+def file_bytes(model: nn.Module, *, layout: str = "smallest") -> int:
+    """Bytes of the file that `save` writes."""
+    return len(encoded_model(model, layout=layout))
 
 
 def load(path: str | os.PathLike[str], into: nn.Module) -> nn.Module:

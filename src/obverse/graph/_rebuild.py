@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..graph import Knowledge
 from ._dead import Verdict, fold
+from ._flow import Knowledge
 
 __all__ = ["Change", "rebuild"]
 

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, multiply-accumulates, bytes of its file, seconds on this machine."""
+"""What a model costs: parameters, multiply-accumulates, seconds on this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import InvalidArgumentError
 from ._timing import Interval, compare_times, interval_of
 
-__all__ = ["as_inputs", "file_bytes", "latency", "macs", "parameters"]
+__all__ = ["as_inputs", "latency", "macs", "parameters"]
 
 
 def parameters(model: nn.Module, *, nonzero: bool = False) -> int:
@@ -58,13 +58,6 @@ def macs(model: nn.Module, inputs: Any) -> int:
         for module, mode in modes:
             module.training = mode
     return int(counter.get_total_flops()) // 2
-
-
-def file_bytes(model: nn.Module, *, layout: str = "smallest") -> int:
-    """Bytes of the file that `obverse.save` writes."""
-    from ._file import encoded_model
-
-    return len(encoded_model(model, layout=layout))
 
 
 def latency(model: nn.Module, inputs: Any, *, repeats: int = 30) -> Interval:
