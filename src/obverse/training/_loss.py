@@ -83,12 +83,13 @@ class CriterionLoss:
         self._mixes_features = data.tokens is not None
         head = next((module for module in reversed(list(model.modules())) if isinstance(module, nn.Linear)), None)
         options = dict(recipe.labels.parameters)
-        given: dict[str, Any] = {
+        defaults: dict[str, dict[str, Any]] = {
             "progressive": {"epochs": recipe.epochs, "num_samples": len(data.train)},
             "early-learning": {"num_samples": len(data.train)},
             "pairwise": {"seed": seed, **({} if head is None else {"num_features": head.in_features})},
             "disturb": {"seed": seed},
-        }.get(self.name, {})
+        }
+        given = defaults.get(self.name, {})
         self.criterion = label_criterion(self.name, classes, **{**given, **options, "reduction": "sum"})
         self.criterion.to(data.train.labels.device).train()
         self.pairs = self.criterion.needs_pairs
@@ -157,5 +158,5 @@ class CriterionLoss:
             "name": self.name,
             "description": repr(self.criterion),
             "state_bytes": self.criterion.state_bytes,
-            "class_relations": None if relations is None else relations.double().tolist(),
+            "relations": None if relations is None else relations.double().tolist(),
         }

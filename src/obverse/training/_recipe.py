@@ -65,6 +65,8 @@ def parse_labels(given: object) -> object:
     """A label criterion from ``"adaptive"`` or ``"adaptive:strength=1,update=average"``; anything but text as given."""
     if not isinstance(given, str):
         return given
+    if given.strip() == "none":
+        return None
     name, _, rest = given.partition(":")
     parameters: dict[str, Any] = {}
     for part in filter(None, rest.split(",")):
@@ -181,7 +183,7 @@ class Recipe(BaseModel):
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    labels: Annotated[LabelChoice, BeforeValidator(parse_labels)] | None = None
+    labels: Annotated[LabelChoice | None, BeforeValidator(parse_labels)] = None
     augment: Literal["none", "shift", "flip", "shift+flip"] = "none"
     seed: int = Field(default=0, ge=0, lt=2**31)
     seeds: int = Field(default=1, ge=1, le=1000)
