@@ -232,3 +232,13 @@ def test_the_command(texts: Path, tmp_path: Path) -> None:
     again = CliRunner().invoke(cli.app, ["train", "--resume", "--out", str(folder)])
     assert again.exit_code == 0, again.output
     assert math.isfinite(metrics["runs"][0]["test"]["calibration_error"])
+
+
+def test_the_page_of_a_dense_run_speaks_of_confidence_and_not_of_zeros(quick: Fields) -> None:
+    fields = quick(face="none", budget=None, labels="online")
+    run_recipe(Recipe.from_mapping(fields))
+    page = (Path(fields["out"]) / "report.html").read_text(encoding="utf-8")
+    assert "with online labels" in page
+    assert "after temperature scaling" in page
+    for words in ("Where the zeros are", "The way to the budget", "Compression", "bitmask"):
+        assert words not in page

@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import InvalidArgumentError
 from ._charts import Figure, budget_figures, history_table, phases, training_figures
 from ._confusion import confusion_table
+from ._dense_headline import dense_sentence, dense_tiles, is_dense
 from ._headline import Headline, mean
 from ._penalty_charts import Survivors, face_figures, final_strength, in_boundary_units, rebuilt, survivors_figure
 from ._provenance import as_yaml, version_rows
@@ -66,10 +67,11 @@ def _content(metrics: Mapping[str, Any]) -> dict[str, Any]:
     record = Record.of(metrics)
     runs = record.records("runs")
     headline = Headline.of(record, runs)
+    dense = is_dense(record)
     name = record.text("penalty.name", 60)
     parameters = record.get("penalty.parameters")
     penalty = rebuilt(name, parameters if isinstance(parameters, dict) else {})
-    survivors = Survivors.of(runs)
+    survivors = None if dense else Survivors.of(runs)
     strength = final_strength(runs)
     scaled = in_boundary_units(penalty, runs) if penalty is not None else None
     if scaled is not None:
@@ -80,15 +82,16 @@ def _content(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "title": " on ".join(part for part in (model, data) if part) or "A run",
         "version": record.text("obverse", 40),
         "penalty": name,
-        "sentence": headline.sentence(record),
-        "tiles": headline.tiles(),
+        "dense": dense,
+        "sentence": dense_sentence(headline, record, runs) if dense else headline.sentence(record),
+        "tiles": dense_tiles(headline, runs) if dense else headline.tiles(),
         "training": training_figures(runs),
         "history_head": head,
         "history_rows": rows,
-        "budget": budget_figures(runs),
+        "budget": [] if dense else budget_figures(runs),
         "phases": _phase_sentence(runs),
         "seeds": len(runs),
-        "layers": _layers(runs),
+        "layers": None if dense else _layers(runs),
         "survivors": survivors_figure(survivors, penalty, name) if survivors else None,
         "faces": face_figures(penalty, name, strength, survivors) if penalty is not None else [],
         "strength": strength,
