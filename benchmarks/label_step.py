@@ -16,6 +16,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,24 +90,30 @@ def interval(values: list[float]) -> list[float]:
     return [ordered[max(low, 0)], ordered[min(high, count - 1)]]
 
 
-def measure(classes: int, rounds: int) -> tuple[dict[str, list[float]], list[float]]:
-    """Ratios of every criterion by round, and seconds of plain steps."""
+def rounds_of(classes: int, rounds: int) -> Iterator[tuple[dict[str, float], float]]:
+    """Ratio of every criterion in one round after the other, and milliseconds of its plain steps."""
     plain = Loop(classes, None)
     loops = {name: Loop(classes, name) for name in label_criteria()}
     loops |= {name: Loop(classes, name.split(",")[0], **options) for name, options in VARIANTS.items()}
     # Two steps in a burst: of pairwise one with originals and one with midpoints.
     for loop in (plain, *loops.values()):
         loop.run(2)
-    ratios: dict[str, list[float]] = {name: [] for name in loops}
-    seconds = []
     for _ in range(rounds):
-        before = plain.run(2)
+        before, ratios, seconds = plain.run(2), {}, []
         for name, loop in loops.items():
             own, after = loop.run(2), plain.run(2)
-            ratios[name].append(2 * own / (before + after))
+            ratios[name] = 2 * own / (before + after)
             seconds.append(after)
             before = after
-    return ratios, seconds
+        yield ratios, 1000 * statistics.median(seconds)
+
+
+def show(classes: int, found: dict[str, Any]) -> None:
+    print(f"{classes} classes, {statistics.median(found['milliseconds']):.0f} ms with torch.nn.CrossEntropyLoss")
+    for name, value in found["criteria"].items():
+        (low, high), bar = value["interval"], BARS.get(classes)
+        late = "" if bar is None or value["median"] <= bar else f"  above {bar}"
+        print(f"    {name:<28} {value['median']:6.3f}x   [{low:.3f}, {high:.3f}]{late}", flush=True)
 
 
 def main() -> int:
@@ -117,26 +124,25 @@ def main() -> int:
     parser.add_argument("--classes", type=int, nargs="*", default=list(BARS))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    kept: dict[str, Any] = {}
+    payload: dict[str, Any] = {"threads": arguments.threads, "torch": torch.__version__, "classes": {}}
     if arguments.json is not None and arguments.json.exists():
-        kept = json.loads(arguments.json.read_text())["classes"]
+        payload["classes"] = json.loads(arguments.json.read_text())["classes"]
     for classes in arguments.classes:
-        ratios, seconds = measure(classes, arguments.rounds)
-        before = kept.get(str(classes), {"criteria": {}, "milliseconds": []})
-        milliseconds = [*before["milliseconds"], 1000 * statistics.median(seconds)]
-        found = {}
-        print(f"{classes} classes, {statistics.median(milliseconds):.0f} ms with torch.nn.CrossEntropyLoss")
-        for name, values in ratios.items():
-            values = [*before["criteria"].get(name, {"rounds": []})["rounds"], *values]
-            middle, (low, high), bar = statistics.median(values), interval(values), BARS.get(classes)
-            late = "" if bar is None or middle <= bar else f"  above {bar}"
-            print(f"    {name:<28} {middle:6.3f}x   [{low:.3f}, {high:.3f}]{late}", flush=True)
-            rounds = [round(value, 4) for value in values]
-            found[name] = {"median": round(middle, 4), "interval": [round(low, 4), round(high, 4)], "rounds": rounds}
-        kept[str(classes)] = {"milliseconds": milliseconds, "criteria": found}
-    if arguments.json is not None:
-        payload = {"threads": arguments.threads, "torch": torch.__version__, "classes": kept}
-        arguments.json.write_text(json.dumps(payload) + "\n")
+        found = payload["classes"].setdefault(str(classes), {"milliseconds": [], "criteria": {}})
+        for ratios, milliseconds in rounds_of(classes, arguments.rounds):
+            found["milliseconds"].append(round(milliseconds, 2))
+            for name, ratio in ratios.items():
+                values = [*found["criteria"].get(name, {"rounds": []})["rounds"], round(ratio, 4)]
+                low, high = interval(values)
+                found["criteria"][name] = {
+                    "median": statistics.median(values),
+                    "interval": [low, high],
+                    "rounds": values,
+                }
+            if arguments.json is not None:
+                # After every round: an interrupted run loses none but its last.
+                arguments.json.write_text(json.dumps(payload) + "\n")
+        show(classes, found)
     return 0
 
 
