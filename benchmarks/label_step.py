@@ -2,11 +2,13 @@
 
     python benchmarks/label_step.py [--json label_step.json] [--rounds 15] [--threads 1] [--classes 10 1000]
 
-A whole step of a ResNet-20 on images of 16x16 (batch 32, SGD with momentum), what the criterion learns included in the
-optimizer, and `prepare` where the criterion has it. Plain steps and steps with every criterion are timed in turn within
-one process, so that a drift of the machine's speed meets all of them alike; printed is the median over the rounds of
-the ratio of CPU times to the plain steps before and after, with a 95 % interval of the median. Rounds are added to
-those in the results file.
+Measured twice: as a whole, and by what differs. A whole step is that of a ResNet-20 on images of 16x16 (batch 32, SGD
+with momentum), what the criterion learns included in the optimizer, and `prepare` where the criterion has it; plain
+steps and steps with every criterion are timed in turn within one process, and the ratio is that to the plain steps
+before and after. What differs is the loss of given logits with its gradient, `prepare` and the optimizer's step for
+what the criterion learns; one plus its excess over torch's loss as a share of the plain step is the ratio again, with
+much less noise. Printed are medians over the rounds, of CPU time, with 95 % intervals. Rounds are added to those in the
+results file.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,8 @@ from obverse.labels import label_criteria, label_criterion
 from obverse.training import build_model
 
 BATCH, SAMPLES = 32, 4096
+# Times that a loss is taken in a round.
+CALLS = 12
 # What a step may cost by number of classes.
 BARS = {10: 1.05, 1000: 1.3}
 
@@ -55,6 +60,8 @@ class Loop:
         if self.criterion is not None:
             groups += self.criterion.parameter_groups()
         self.optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9)
+        self.own = torch.optim.SGD(groups[1:], lr=0.01, momentum=0.9) if groups[1:] else None
+        self.logits = torch.randn(BATCH, classes)
         self.features: torch.Tensor | None = None
         if self.criterion is not None and self.criterion.needs_features:
             last = [module for module in self.model.modules() if isinstance(module, nn.Linear)][-1]
@@ -64,21 +71,44 @@ class Loop:
         self.features = given[0]
 
     def run(self, steps: int) -> float:
-        """CPU seconds per step."""
+        """CPU seconds per whole step."""
         started = time.process_time()
         for _ in range(steps):
-            if self.criterion is None:
-                loss = self.plain(self.model(self.inputs), self.target)
-            else:
-                self.at = (self.at + BATCH) % SAMPLES
-                inputs, target = self.criterion.prepare(self.inputs, self.target)
-                logits = self.model(inputs)
-                index = self.ids[self.at : self.at + BATCH] if self.criterion.needs_index else None
-                loss = self.criterion(logits, target, index=index, features=self.features)
+            inputs, target = self._prepared()
             self.optimizer.zero_grad()
-            loss.backward()
+            self._loss(self.model(inputs), target).backward()
             self.optimizer.step()
         return (time.process_time() - started) / steps
+
+    def run_loss(self) -> float:
+        """CPU seconds of what differs from another loss: the least of some, as only ever something is added to it."""
+        if self.features is not None:
+            self.features = self.features.detach()
+        seconds = []
+        for _ in range(CALLS):
+            logits = self.logits.detach().requires_grad_()
+            started = time.process_time()
+            _, target = self._prepared()
+            if self.own is not None:
+                self.own.zero_grad()
+            self._loss(logits, target).backward()
+            if self.own is not None:
+                self.own.step()
+            seconds.append(time.process_time() - started)
+        # Originals and midpoints of pairwise have their own.
+        return (min(seconds[::2]) + min(seconds[1::2])) / 2
+
+    def _prepared(self) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.criterion is None:
+            return self.inputs, self.target
+        return self.criterion.prepare(self.inputs, self.target)
+
+    def _loss(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        if self.criterion is None:
+            return self.plain(logits, target)
+        self.at = (self.at + BATCH) % SAMPLES
+        index = self.ids[self.at : self.at + BATCH] if self.criterion.needs_index else None
+        return self.criterion(logits, target, index=index, features=self.features)
 
 
 def interval(values: list[float]) -> list[float]:
@@ -89,24 +119,48 @@ def interval(values: list[float]) -> list[float]:
     return [ordered[max(low, 0)], ordered[min(high, count - 1)]]
 
 
-def measure(classes: int, rounds: int) -> tuple[dict[str, list[float]], list[float]]:
-    """Ratios of every criterion by round, and seconds of plain steps."""
+def rounds_of(classes: int, rounds: int) -> Iterator[tuple[float, float, dict[str, list[float]]]]:
+    """Milliseconds of a plain step and of its loss; of every criterion the ratio, and the milliseconds of its loss."""
     plain = Loop(classes, None)
     loops = {name: Loop(classes, name) for name in label_criteria()}
     loops |= {name: Loop(classes, name.split(",")[0], **options) for name, options in VARIANTS.items()}
     # Two steps in a burst: of pairwise one with originals and one with midpoints.
     for loop in (plain, *loops.values()):
         loop.run(2)
-    ratios: dict[str, list[float]] = {name: [] for name in loops}
-    seconds = []
+        loop.run_loss()
     for _ in range(rounds):
-        before = plain.run(2)
+        before, found, seconds = plain.run(2), {}, []
         for name, loop in loops.items():
             own, after = loop.run(2), plain.run(2)
-            ratios[name].append(2 * own / (before + after))
+            found[name] = [2 * own / (before + after), 1000 * loop.run_loss()]
             seconds.append(after)
             before = after
-    return ratios, seconds
+        yield 1000 * statistics.median(seconds), 1000 * plain.run_loss(), found
+
+
+def summary(found: dict[str, Any]) -> dict[str, dict[str, list[float]]]:
+    """Of every criterion the median and the interval of the ratio, as a whole and by what differs."""
+    step = statistics.median(found["step"])
+    plain = statistics.median(found["loss"])
+    result: dict[str, dict[str, list[float]]] = {}
+    for name, rounds in found["criteria"].items():
+        whole = rounds["ratio"]
+        parts = [1 + (loss - plain) / step for loss in rounds["loss"]]
+        result[name] = {
+            kind: [round(statistics.median(values), 4), *(round(end, 4) for end in interval(values))]
+            for kind, values in (("whole", whole), ("difference", parts))
+        }
+    return result
+
+
+def show(classes: int, found: dict[str, Any]) -> None:
+    step, loss = (statistics.median(found[name]) for name in ("step", "loss"))
+    print(f"{classes} classes, {len(found['step'])} rounds: a plain step {step:.0f} ms, torch's loss {loss:.3f} ms")
+    for name, kinds in found["summary"].items():
+        cells = [f"{middle:6.3f}x [{low:.3f}, {high:.3f}]" for middle, low, high in kinds.values()]
+        bar = BARS.get(classes)
+        late = "" if bar is None or kinds["difference"][0] <= bar else f"  above {bar}"
+        print(f"    {name:<28} whole {cells[0]}   by what differs {cells[1]}{late}", flush=True)
 
 
 def main() -> int:
@@ -117,26 +171,23 @@ def main() -> int:
     parser.add_argument("--classes", type=int, nargs="*", default=list(BARS))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    kept: dict[str, Any] = {}
+    payload: dict[str, Any] = {"threads": arguments.threads, "torch": torch.__version__, "classes": {}}
     if arguments.json is not None and arguments.json.exists():
-        kept = json.loads(arguments.json.read_text())["classes"]
+        payload["classes"] = json.loads(arguments.json.read_text())["classes"]
     for classes in arguments.classes:
-        ratios, seconds = measure(classes, arguments.rounds)
-        before = kept.get(str(classes), {"criteria": {}, "milliseconds": []})
-        milliseconds = [*before["milliseconds"], 1000 * statistics.median(seconds)]
-        found = {}
-        print(f"{classes} classes, {statistics.median(milliseconds):.0f} ms with torch.nn.CrossEntropyLoss")
-        for name, values in ratios.items():
-            values = [*before["criteria"].get(name, {"rounds": []})["rounds"], *values]
-            middle, (low, high), bar = statistics.median(values), interval(values), BARS.get(classes)
-            late = "" if bar is None or middle <= bar else f"  above {bar}"
-            print(f"    {name:<28} {middle:6.3f}x   [{low:.3f}, {high:.3f}]{late}", flush=True)
-            rounds = [round(value, 4) for value in values]
-            found[name] = {"median": round(middle, 4), "interval": [round(low, 4), round(high, 4)], "rounds": rounds}
-        kept[str(classes)] = {"milliseconds": milliseconds, "criteria": found}
-    if arguments.json is not None:
-        payload = {"threads": arguments.threads, "torch": torch.__version__, "classes": kept}
-        arguments.json.write_text(json.dumps(payload) + "\n")
+        found = payload["classes"].setdefault(str(classes), {"step": [], "loss": [], "criteria": {}})
+        for step, loss, criteria in rounds_of(classes, arguments.rounds):
+            found["step"].append(round(step, 2))
+            found["loss"].append(round(loss, 5))
+            for name, (ratio, own) in criteria.items():
+                rounds = found["criteria"].setdefault(name, {"ratio": [], "loss": []})
+                rounds["ratio"].append(round(ratio, 4))
+                rounds["loss"].append(round(own, 5))
+            found["summary"] = summary(found)
+            if arguments.json is not None:
+                # After every round: an interrupted run loses none but its last.
+                arguments.json.write_text(json.dumps(payload) + "\n")
+        show(classes, found)
     return 0
 
 
