@@ -1,10 +1,11 @@
 """What a training step costs with the Jacobian penalty, in time and memory, as a ratio to the plain step.
 
-    python benchmarks/jacobian.py [--json jacobian.json] [--rounds 15] [--threads 1]
+    python benchmarks/jacobian.py [--json jacobian.json] [--rounds 10] [--threads 1]
 
 Plain steps and steps with each backend are timed in turn, one by one within one process, so that a drift of the
 machine's speed meets all of them alike; printed is the median over rounds of the ratio of CPU times, with its
-quartiles. Memory is the peak of what torch allocates during a step beyond what it had before, from its profiler.
+quartiles. Rounds are added to those that the file has, so that a busy machine can be asked again. Memory is the peak of
+what torch allocates during a step beyond what it had before, from its profiler.
 
 The networks are ResNet-20 with ReLU and BatchNorm, the same with SiLU and GroupNorm, and two encoder layers with GELU.
 A finite difference is refused for ReLU. ``sum`` adds the penalty to the loss, ``total`` lets the regularizer add them.
@@ -171,14 +172,17 @@ def variants(network: str, smooth: bool) -> dict[str, dict[str, Any]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--networks", nargs="+", default=[], help="only those whose names hold one of these words")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     results: dict[str, Any] = {}
-    if arguments.networks and arguments.json is not None and arguments.json.exists():
-        results = json.loads(arguments.json.read_text())["ratios"]
+    if arguments.json is not None and arguments.json.exists():
+        stored = json.loads(arguments.json.read_text())
+        if (stored["threads"], stored["torch"]) != (arguments.threads, torch.__version__):
+            sys.exit(f"{arguments.json} was measured with other threads or another torch; give another --json")
+        results = stored["ratios"]
     for network, (build, inputs, smooth) in networks().items():
         if arguments.networks and not any(word in network for word in arguments.networks):
             continue
@@ -196,13 +200,15 @@ def main() -> int:
         base = plain.peak()
         print(network)
         for name, values in ratios.items():
+            key = f"{network}, {name}"
+            values = results.get(key, {}).get("values", []) + values
             low, middle, high = statistics.quantiles(values, n=4)
             memory = loops[name].peak() / base
             print(f"    {name:<28} {middle:5.2f}x   [{low:.2f}, {high:.2f}]   memory {memory:.2f}x", flush=True)
-            results[f"{network}, {name}"] = {"median": middle, "quartiles": [low, high], "memory": memory}
-    if arguments.json is not None:
-        payload = {"threads": arguments.threads, "torch": torch.__version__, "ratios": results}
-        arguments.json.write_text(json.dumps(payload, indent=1) + "\n")
+            results[key] = {"median": middle, "quartiles": [low, high], "memory": memory, "values": values}
+        if arguments.json is not None:
+            payload = {"threads": arguments.threads, "torch": torch.__version__, "ratios": results}
+            arguments.json.write_text(json.dumps(payload, indent=1) + "\n")
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from case.cifar import augmented
 from torch import Tensor, nn
 
-from obverse.imbalance import CrossEntropyLoss, NormalizedLinear
+from obverse.imbalance import HeteroskedasticRegularizer, NormalizedLinear
 from obverse.training import build_model
 
 from .data import Task
@@ -66,52 +67,29 @@ def network(setting: Setting, cosine: bool) -> nn.Module:
     return model
 
 
-class JacobianPenalty:
-    """The summed squared norms of the gradients of a row's loss at the normalized outputs of every BatchNorm.
-
-    Squared as in the theory. Norms that are not squared, as first released, make two confused classes one class on the
-    digits as soon as they are strong enough to help.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self.caught: list[tuple[Tensor, Tensor]] = []
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.register_forward_hook(self._catch)
-
-    def _catch(self, module: nn.Module, inputs: object, output: Tensor) -> None:
-        if module.training:
-            self.caught.append((output, module.weight))
-
-    def __call__(self, losses: Tensor) -> Tensor:
-        """Shape (N,), with a graph, of the unweighted losses (N,) of the forward pass before."""
-        outputs = [output for output, _ in self.caught]
-        gradients = torch.autograd.grad(losses.sum(), outputs, create_graph=True)
-        total = torch.zeros_like(losses)
-        for gradient, (_, weight) in zip(gradients, self.caught, strict=True):
-            # output = weight * normalized + bias, so the gradient at the normalized tensor is weight times this one.
-            total = total + (gradient * weight[:, None, None]).flatten(1).square().sum(1)
-        self.caught.clear()
-        return total
-
-
 def fit(
     setting: Setting, name: str, value: float, part: tuple[Tensor, Tensor], seed: int, by_class: Tensor | None
 ) -> nn.Module:
-    """Train one network; ``by_class`` holds the strengths of the penalty, times ``value``."""
+    """Train one network; ``by_class`` holds the strengths of the penalty, times ``value``.
+
+    The penalty is the squared one of the theory. Norms that are not squared, as first released, make two confused
+    classes one class on the digits as soon as they are strong enough to help.
+    """
     torch.manual_seed(seed)
     method = METHODS[name]
     inputs, labels = part
     model = network(setting, method.cosine).to(setting.device)
-    by_class = None if by_class is None else by_class.to(setting.device)
-    penalty = JacobianPenalty(model) if by_class is not None else None
+    regularizer = (
+        None
+        if by_class is None
+        else HeteroskedasticRegularizer(model, by_class, strength=value, backend="double-backward")
+    )
     decay = value if name == "ERM" else setting.decay
     optimizer = torch.optim.SGD(
         model.parameters(), lr=setting.rate, momentum=setting.momentum, weight_decay=decay, nesterov=True
     )
     counts = torch.bincount(labels, minlength=10).to(setting.device)
     loss_of = criterion(name, value, counts, round(setting.deferred_from * setting.epochs)).to(setting.device)
-    plain = CrossEntropyLoss(reduction="none")
     generator = torch.Generator().manual_seed(seed)
     per_epoch = len(labels) // setting.batch
     for epoch in range(setting.epochs):
@@ -130,10 +108,11 @@ def fit(
                 scores = model(x)
                 loss = share * loss_of(scores, y) + (1 - share) * loss_of(scores, y[partner])
             else:
-                scores = model(x)
+                with nullcontext() if regularizer is None else regularizer.capture():
+                    scores = model(x)
                 loss = loss_of(scores, y)
-            if penalty is not None and by_class is not None:
-                loss = loss + value * (by_class[y] * penalty(plain(scores, y))).mean()
+                if regularizer is not None:
+                    loss = loss + regularizer(scores, y)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

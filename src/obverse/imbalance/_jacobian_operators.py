@@ -122,10 +122,10 @@ def _slope_of_x(
     """``-s^2 (a (v - mv) + b (w g - mg) + n (mvg - mv mg - 3 a b))`` as one combination of v, g and x."""
     by_x = -(s**3) * (mvg - mv * mg - 3.0 * a * b)
     constant = s.square() * (a * mv + b * mg) - by_x * center
-    found = v * (-s.square() * a).reshape(shape)
-    found += gradient * (-s.square() * b * w).reshape(shape)
-    found += x * by_x.reshape(shape)
-    found += constant.reshape(shape)
+    # In place: fresh memory costs more than the arithmetic.
+    found = torch.addcmul(constant.reshape(shape), v, (-s.square() * a).reshape(shape))
+    found.addcmul_(gradient, (-s.square() * b * w).reshape(shape))
+    found.addcmul_(x, by_x.reshape(shape))
     return found.to(x.dtype)
 
 
