@@ -137,9 +137,10 @@ class Loop:
         return (time.process_time() - started) / steps
 
     def peak(self) -> int:
-        """Bytes allocated at once during a step, beyond those before it."""
+        """Most bytes allocated at once during the steps of a period, beyond those before it."""
         with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
-            self.step()
+            for _ in range(self.period):
+                self.step()
         changes = [
             (event.start_ns(), event.nbytes())
             for event in profiler.profiler.kineto_results.events()

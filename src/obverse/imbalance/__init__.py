@@ -16,6 +16,8 @@ from ._margin import LDAMLoss, NormalizedLinear
 from ._noise import GroupNoise, GroupNoiseRow, estimate_group_noise
 from ._samplers import ClassBalancedSampler, DeferredSampler, ProgressiveSampler, ResamplingSampler, SquareRootSampler
 from ._strengths import group_strengths, strength_exponents
+from ._training_plan import TrainingPlan
+from ._two_stage import TwoStageResult, train_two_stage
 from ._weighted_loss import CrossEntropyLoss, WeightedLoss
 
 __all__ = [
@@ -42,6 +44,8 @@ __all__ = [
     "ProgressiveSampler",
     "ResamplingSampler",
     "SquareRootSampler",
+    "TrainingPlan",
+    "TwoStageResult",
     "WeightedLoss",
     "adjust_logits",
     "class_balanced_weights",
@@ -58,4 +62,5 @@ __all__ = [
     "retrain_classifier",
     "strength_exponents",
     "tau_normalize",
+    "train_two_stage",
 ]
