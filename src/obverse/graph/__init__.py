@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ._bytes import estimated_bytes, stored_bytes
 from ._channels import Channels
-from ._costs import as_inputs, latency, macs, parameters
+from ._costs import as_inputs, latency, macs, parameters, time_ratio
 from ._dead import Verdict, judge
 from ._dependencies import KINDS, Dependencies, Group, Slice, dependencies
 from ._families import Family, Removable, removable
@@ -43,4 +43,5 @@ __all__ = [
     "register_layer",
     "removable",
     "stored_bytes",
+    "time_ratio",
 ]
