@@ -362,6 +362,7 @@ def test_a_file_carries_the_eps_of_a_norm_that_shrank(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler, about parts of torch
 @pytest.mark.parametrize("name", ["convolutional", "transformer"])
 def test_the_result_compiles(name):
     torch.manual_seed(0)
