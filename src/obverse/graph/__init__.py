@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ._bytes import estimated_bytes, stored_bytes
 from ._channels import Channels
-from ._costs import as_inputs, latency, macs, parameters
+from ._costs import as_inputs, latency, macs, parameters, time_ratio
 from ._dead import Verdict, judge
-from ._dependencies import KINDS, Dependencies, Group, Slice, dependencies
+from ._dependencies import KINDS, Dependencies, Group, Slice, dependencies, grouped
 from ._families import Family, Removable, removable
 from ._flow import Flow, Knowledge, Read
 from ._layers import register_layer
@@ -34,6 +34,7 @@ __all__ = [
     "compare_times",
     "dependencies",
     "estimated_bytes",
+    "grouped",
     "interval_of",
     "judge",
     "latency",
@@ -43,4 +44,5 @@ __all__ = [
     "register_layer",
     "removable",
     "stored_bytes",
+    "time_ratio",
 ]

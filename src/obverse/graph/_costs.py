@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from ..errors import InvalidArgumentError
 from ._timing import Interval, compare_times, interval_of
 
-__all__ = ["as_inputs", "latency", "macs", "parameters"]
+__all__ = ["as_inputs", "latency", "macs", "parameters", "time_ratio"]
 
 
 def parameters(model: nn.Module, *, nonzero: bool = False) -> int:
@@ -89,6 +90,19 @@ def latency(model: nn.Module, inputs: Any, *, repeats: int = 30) -> Interval:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def time_ratio(model: nn.Module, reference: nn.Module, inputs: Any, *, repeats: int = 30) -> float:
+    """Time of one forward pass over that of another model, both in evaluation mode, timed in turn.
+
+    The median over ``repeats`` rounds of the ratio within a round: a drift of the machine's speed meets both.
+    """
+    arguments = as_inputs(inputs)
+    device = next((a.device for a in arguments if isinstance(a, Tensor)), None)
+    with torch.inference_mode():
+        calls = {"model": lambda: model(*arguments), "reference": lambda: reference(*arguments)}
+        times = compare_times(calls, repeats, device)
+    return statistics.median(a / b for a, b in zip(times["model"], times["reference"], strict=True))
 
 
 @contextmanager

@@ -265,4 +265,5 @@ def barrier(know: Knowledge, name: str, reason: str, *flows: Flow) -> Flow:
     """Keep what a layer reads whole and know nothing of what it writes, in the shape of its first input."""
     for flow in flows:
         know.channels.pin(flow.label, reason)
+    know.notes.append(f"{reason}: what it reads and writes keeps its size")
     return know.whole(flows[0].label)

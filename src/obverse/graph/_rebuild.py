@@ -46,9 +46,7 @@ def rebuild(model: nn.Module, know: Knowledge, verdict: Verdict) -> Rebuilt:
             if ratio > 1:
                 layer.weight.mul_(ratio**0.5)
                 layer.eps *= ratio
-                done.folded.append(
-                    f"{scaled.owner}: scale rescaled and eps set to {layer.eps!r}, which a file of sizes does not carry"
-                )
+                done.folded.append(f"{scaled.owner}: scale rescaled and eps set to {layer.eps!r}")
         for name, held in know.axes.items():
             tensor = _tensor(twin, name)
             cut = tensor

@@ -116,7 +116,6 @@ class _Walk(fx.Interpreter):
         if isinstance(layer, nn.MultiheadAttention):
             reason = f"{name}: nn.MultiheadAttention takes its head size from the embedding, so heads cannot go alone"
         barrier(self.know, name, reason, *flows)
-        self.know.notes.append(reason + ": what it reads and writes keeps its size")
         return swap_shapes(self.know, self.real[self.node])
 
     def output(self, target: Any, args: Any, kwargs: Any) -> Any:

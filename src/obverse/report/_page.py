@@ -18,6 +18,7 @@ from ._provenance import as_yaml, version_rows
 from ._record import Record, as_text
 from ._relations import relation_table
 from ._reliability import reliability_figure
+from ._shipping import shipping_section
 from ._template import write_page
 from ._wording import MISSING, TIMES, byte_size, count, duration, number, percent, plural
 
@@ -32,7 +33,8 @@ def write_report(metrics: Mapping[str, Any], path: str | os.PathLike[str]) -> Pa
     """Write the page of a run: one HTML file that needs no network, no script and no font of its own.
 
     The page has the headline figures, the curves of training and budget, the sparsity of each layer, the
-    weights that are left, the two faces of the penalty, the confusion matrix, and where it all came from.
+    weights that are left, what became of the model (``certificate`` and ``receipt``), the two faces of the
+    penalty, the confusion matrix, and where it all came from.
     What the record does not hold is left out. The same record gives the same bytes.
 
     Parameters
@@ -92,6 +94,7 @@ def _content(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "phases": _phase_sentence(runs),
         "seeds": len(runs),
         "layers": None if dense else _layers(runs),
+        "shipping": shipping_section(record),
         "survivors": survivors_figure(survivors, penalty, name) if survivors else None,
         "faces": face_figures(penalty, name, strength, survivors) if penalty is not None else [],
         "strength": strength,

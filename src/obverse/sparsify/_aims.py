@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import InvalidArgumentError, StateError
-from ..graph import Removable, as_inputs, estimated_bytes, latency, macs, parameters
+from ..graph import Removable, as_inputs, estimated_bytes, latency, macs, parameters, time_ratio
 from ._budget import Budget
 from ._member import Member
 from ._rules import Rule
@@ -89,8 +89,12 @@ class Aims:
         self._members = list(members)
         self._removable = removable
         self._inputs = None if example_inputs is None else as_inputs(example_inputs)
+        # Time is measured against the whole model in turn, so that the speed of the machine may drift meanwhile.
+        self._seconds = 0.0
+        if "latency" in budget.costs:
+            self._seconds = latency(model, self._inputs, repeats=_REPEATS).median
         for name, limit in budget.costs.items():
-            now = self._of(name, model, None)
+            now = self._seconds if name == "latency" else self._of(name, model, None)
             if now <= limit:
                 raise InvalidArgumentError(
                     f"the budget asks for {name} of at most {limit:g}, and the model has {now:g} as it is"
@@ -115,19 +119,27 @@ class Aims:
         return {name: self._of(name, smaller, masks) for name in self.budget.costs}
 
     def _meeting(self, name: str, limit: float, keep: Keep) -> float:
+        """The sparsity at which a cost is nearest to its limit: all that may fall where nothing else is enough."""
         low, high = 0.0, _ALL
-        nearest, miss = high, float("inf")
-        seen: dict[tuple[int, ...], float] = {}
+        seen: dict[tuple[int, ...], tuple[float, float]] = {}
         for _ in range(_HALVINGS[name]):
             middle = (low + high) / 2
             masks = keep(middle)
             key = tuple(int(mask.sum()) for mask in masks)
             if key not in seen:
-                seen[key] = self._of(name, self._smaller(masks), masks)
-            if abs(seen[key] - limit) < miss:  # whole groups cost more or less by steps
-                nearest, miss = middle, abs(seen[key] - limit)
-            low, high = (low, middle) if seen[key] <= limit else (middle, high)
-        return nearest
+                seen[key] = (self._of(name, self._smaller(masks), masks), middle)
+            low, high = (low, middle) if seen[key][0] <= limit else (middle, high)
+        nearest = sorted(seen.values(), key=lambda one: abs(one[0] - limit))
+        if nearest[0][0] > limit and high == _ALL:
+            return high
+        if name != "latency":
+            return nearest[0][1]
+        # Among what is near by one short measurement a longer one decides.
+        again = []
+        for _, sparsity in nearest[:3]:
+            masks = keep(sparsity)
+            again.append((abs(self._of(name, self._smaller(masks), masks, longer=3) - limit), sparsity))
+        return min(again)[1]
 
     def _smaller(self, masks: Sequence[torch.Tensor]) -> nn.Module:
         model = self._model()
@@ -135,16 +147,20 @@ class Aims:
             raise StateError("the model is gone")
         if self._removable is None:
             return model
-        spans = [member for member in self._members if isinstance(member, Span)]
-        gone = [member.roots[~mask.cpu()] for member, mask in zip(spans, masks, strict=True)]
+        gone = [member.roots[~mask.cpu()] for member, mask in zip(self._spans, masks, strict=True)]
         return self._removable.without(model, gone)
 
-    def _of(self, name: str, model: nn.Module, masks: Sequence[torch.Tensor] | None) -> float:
+    @property
+    def _spans(self) -> list[Span]:
+        return [member for member in self._members if isinstance(member, Span)]
+
+    def _of(self, name: str, model: nn.Module, masks: Sequence[torch.Tensor] | None, longer: int = 1) -> float:
         """A cost of the model; without the graph, where zeros are left out."""
         if name == "macs":
             return float(macs(model, self._inputs))
         if name == "latency":
-            return latency(model, self._inputs, repeats=_REPEATS).median
+            whole = self._smaller([torch.ones(len(member.roots), dtype=torch.bool) for member in self._spans])
+            return self._seconds * time_ratio(model.eval(), whole.eval(), self._inputs, repeats=longer * _REPEATS)
         kept: dict[str, int] = {}
         if self._removable is None and masks is not None:
             for member, mask in zip(self._members, masks, strict=True):

@@ -48,7 +48,8 @@ class Budget:
     bytes : int, optional
         Of the file that `obverse.compact.save` writes, estimated from the counts.
     latency : float, optional
-        Seconds of one forward pass over the example batch on this machine, measured with the groups out.
+        Seconds of one forward pass over the example batch on this machine, measured with the groups out, at the speed
+        that the machine has when the Sparsifier is made.
 
     Raises
     ------
