@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from . import _options as option
 
-__all__ = ["compare", "sparsify", "train"]
+__all__ = ["compare", "robust", "sparsify", "train"]
 
 
 def sparsify(
@@ -82,6 +83,46 @@ def train(
 ) -> None:
     """Train a dense model on images, a table or texts, with labels that regularize; calibration is reported."""
     _study(ctx, {"face": "none"}, "train")
+
+
+def robust(
+    ctx: typer.Context,
+    data: str | None = option.DATA,
+    target: str | None = option.TARGET,
+    model: str | None = option.MODEL,
+    strength: float | None = typer.Option(None, help="Factor on the penalty [0.3]."),
+    epochs: int | None = typer.Option(None, help="Of each fold and of the second stage [40]."),
+    batch_size: int | None = typer.Option(None, help="[64]"),
+    learning_rate: float | None = typer.Option(None, help="Of SGD with momentum 0.9 [0.05]."),
+    weight_decay: float | None = typer.Option(None, help="[0.0005]"),
+    deferred: int | None = typer.Option(None, help="Epoch from which rare classes weigh more [never]."),
+    folds: int | None = typer.Option(None, help="Of the first stage [3]."),
+    every: int | None = typer.Option(None, help="The penalty acts in every so many steps [1]."),
+    augment: str | None = option.AUGMENT,
+    validation_fraction: float | None = option.VALIDATION_FRACTION,
+    test_fraction: float | None = option.TEST_FRACTION,
+    seed: int | None = typer.Option(None, help="[0]"),
+    threads: int | None = typer.Option(None, help="CPU threads [as torch decides]."),
+    out: str | None = typer.Option(None, help="Output folder [runs/robust-<data>-<model>]."),
+    resume: bool = option.RESUME,
+    overwrite: bool = option.OVERWRITE,
+) -> None:
+    """Train on noisy, rare classes: measure each class's noise by cross-fitting, then adapt the strengths to it."""
+    from .training import RobustChoices, robust_folder, train_robust
+
+    own = {"out", "resume", "overwrite"}
+    given = {name: value for name, value in ctx.params.items() if value is not None and name not in own}
+    choices = RobustChoices(**given)
+    folder = robust_folder(choices) if out is None else Path(out).expanduser()
+    console = Console()
+
+    def tell(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    command = shlex.join(["obverse", *sys.argv[1:]])
+    result = train_robust(choices, folder, resume=resume, overwrite=overwrite, tell=tell, command=command)
+    typer.echo(f"\n{result}\n")
+    tell(f"{folder}: robust.json, groups.png, stages/model.safetensors")
 
 
 def compare(

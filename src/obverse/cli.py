@@ -40,7 +40,10 @@ def version(show: bool = typer.Option(False, "--version", help="Print the versio
         raise typer.Exit
 
 
-for command in (_training_commands.sparsify, _training_commands.train, _training_commands.compare):
+for command in (
+    *(_training_commands.sparsify, _training_commands.train),
+    *(_training_commands.robust, _training_commands.compare),
+):
     app.command()(command)
 
 

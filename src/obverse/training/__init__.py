@@ -7,7 +7,8 @@ from ._compare import compare, compare_folder
 from ._compare_table import comparison_table
 from ._interrupt import InterruptedRunError, StopRequest
 from ._models import MODELS, ResNet20, build_model, lenet_5, lenet_300_100, mlp, resnet20
-from ._recipe import PenaltyChoice, Recipe, parse_budget, read_recipe
+from ._recipe import LabelChoice, PenaltyChoice, Recipe, parse_budget, read_recipe
+from ._robust import RobustChoices, RobustResult, robust_folder, train_robust
 from ._samples import Samples, Source
 from ._saved_run import SavedRun, diagnose_run, read_run
 from ._shipping import bench_run, compact_run, export_run
@@ -24,9 +25,12 @@ __all__ = [
     "Batches",
     "Data",
     "InterruptedRunError",
+    "LabelChoice",
     "PenaltyChoice",
     "Recipe",
     "ResNet20",
+    "RobustChoices",
+    "RobustResult",
     "Samples",
     "SavedRun",
     "Source",
@@ -50,6 +54,8 @@ __all__ = [
     "read_source",
     "resnet20",
     "results_table",
+    "robust_folder",
     "run_recipe",
     "split_source",
+    "train_robust",
 ]

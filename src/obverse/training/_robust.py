@@ -1,0 +1,251 @@
+"""Adaptive strengths for noisy and rare classes as one run: two stages, their tables, and a folder that resumes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InvalidArgumentError, UnknownNameError
+from ..imbalance import (
+    GroupReport,
+    PredictedGain,
+    TrainingPlan,
+    TwoStageResult,
+    group_report,
+    predicted_gain,
+    train_two_stage,
+)
+from ._batches import augment_images
+from ._checkpoint import write_json
+from ._machine import torch_settings
+from ._models import build_model
+from ._record import plain_json, versions
+from ._samples import Samples
+from ._sources import read_source, source_name
+from ._split import Data, split_source
+
+__all__ = ["RobustChoices", "RobustResult", "robust_folder", "train_robust"]
+
+_STAGES, _RECORD, _PICTURE = "stages", "robust.json", "groups.png"
+_ROWS = 2048
+
+
+@dataclass(frozen=True)
+class RobustChoices:
+    """What `train_robust` trains, and how.
+
+    Attributes
+    ----------
+    data, target, model
+        As for `Recipe`.
+    strength : float
+        Factor on the penalty.
+    epochs, batch_size, learning_rate, weight_decay
+        Of both stages: SGD with momentum and a cosine to zero.
+    deferred : int or None
+        Epoch of the second stage from which classes are weighted by their effective numbers; None for never.
+    folds : int
+        Of the first stage.
+    every : int
+        The penalty acts in every so many steps.
+    augment, validation_fraction, test_fraction, seed, threads
+        As for `Recipe`.
+    """
+
+    data: str = "digits"
+    target: str | None = None
+    model: str = "mlp"
+    strength: float = 0.3
+    epochs: int = 40
+    batch_size: int = 64
+    learning_rate: float = 0.05
+    weight_decay: float = 5e-4
+    deferred: int | None = None
+    folds: int = 3
+    every: int = 1
+    augment: str = "none"
+    validation_fraction: float = 0.1
+    test_fraction: float = 0.2
+    seed: int = 0
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class RobustResult:
+    """The finished stages, and the errors of the final model by class.
+
+    Attributes
+    ----------
+    stages : TwoStageResult
+    gain : PredictedGain
+        What adaptivity could buy over one strength for all, as the first stage saw it.
+    validation, test : GroupReport
+        On the validation rows, whose labels are as noisy as those of training, and on the test rows.
+    """
+
+    stages: TwoStageResult
+    gain: PredictedGain
+    validation: GroupReport
+    test: GroupReport
+
+    def __str__(self) -> str:
+        parts = [
+            ("Noise by cross-fitting, and the strengths that follow", self.stages),
+            ("What adaptivity can buy", self.gain),
+            ("Test rows", self.test),
+        ]
+        return "\n\n".join(f"{title}\n{part}" for title, part in parts)
+
+
+def robust_folder(choices: RobustChoices) -> Path:
+    """``runs/robust-<data>-<model>``."""
+    return Path("runs") / f"robust-{source_name(choices.data)}-{choices.model.replace(':', '-')}"
+
+
+def train_robust(
+    choices: RobustChoices,
+    folder: str | Path | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
+    command: str = "",
+) -> RobustResult:
+    """Measure the noise of each class by cross-fitting, then train with strengths that adapt to it.
+
+    Parameters
+    ----------
+    choices : RobustChoices
+    folder : path-like, optional
+        Output folder, by default `robust_folder`.
+    resume : bool
+        Go on after the last finished fold or stage.
+    overwrite : bool
+        Replace an earlier run in the folder.
+    tell : callable
+        Called with a line at every stage.
+    command : str
+        The command line, for the record.
+
+    Returns
+    -------
+    RobustResult
+        The folder then holds ``robust.json``, ``groups.png``, and the stages with the model.
+
+    Raises
+    ------
+    InvalidArgumentError
+        For bad data or choices, or a folder that is not empty; before anything is written.
+    StateError
+        For a folder of another run.
+    """
+    place = robust_folder(choices) if folder is None else Path(folder).expanduser()
+    _check(place, resume, overwrite)
+    source = read_source(choices.data, choices.target)
+    data = split_source(source, choices.validation_fraction, choices.test_fraction, choices.seed)
+    plan = _plan(choices, data)
+
+    def build() -> nn.Module:
+        return build_model(choices.model, data.input_shape, len(data.classes), tokens=data.tokens)
+
+    with torch_settings():
+        if choices.threads is not None:
+            torch.set_num_threads(choices.threads)
+        _dry_run(build)
+        if overwrite:
+            _clear(place)
+        tell(f"{choices.folds} folds and a second stage of {choices.epochs} epochs on {len(data.train):,} rows")
+        stages = train_two_stage(
+            build,
+            data.normalize(data.train.inputs),
+            data.train.labels,
+            strength=choices.strength,
+            plan=plan,
+            penalty={"every": choices.every},
+            folds=choices.folds,
+            folder=place / _STAGES,
+            seed=choices.seed,
+        )
+        counts = torch.bincount(data.train.labels, minlength=len(data.classes))
+        reports = [_report(stages.model, data, part, counts) for part in (data.validation, data.test)]
+    result = RobustResult(stages, predicted_gain(stages.noise), *reports)
+    _write(place, choices, data, result, command)
+    return result
+
+
+def _plan(choices: RobustChoices, data: Data) -> TrainingPlan:
+    kinds = ("none", "shift", "flip", "shift+flip")
+    if choices.augment not in kinds:
+        raise UnknownNameError("augmentation", choices.augment, kinds)
+    if choices.augment != "none" and not data.is_image:
+        raise InvalidArgumentError(f"augment {choices.augment!r} is for images, and {data.name} holds none")
+
+    def augment(inputs: Tensor, generator: torch.Generator) -> Tensor:
+        seed = int(torch.randint(2**31, (), generator=generator))
+        return augment_images(inputs, choices.augment, seed, 0, 0, 1, len(inputs))
+
+    return TrainingPlan(
+        choices.epochs,
+        choices.batch_size,
+        choices.learning_rate,
+        weight_decay=choices.weight_decay,
+        deferred=choices.deferred,
+        augment=None if choices.augment == "none" else augment,
+    )
+
+
+def _dry_run(build: Callable[[], nn.Module]) -> None:
+    """Whatever a model refuses comes up before anything is cleared."""
+    with torch.random.fork_rng([]):
+        build()
+
+
+@torch.no_grad()
+def _report(model: nn.Module, data: Data, part: Samples, counts: Tensor) -> GroupReport:
+    logits = torch.cat([model(data.normalize(rows)) for rows in part.inputs.split(_ROWS)])
+    names = list(data.classes)
+    shown = [names[label] for label in part.labels.tolist()]
+    known = dict(zip(names, counts.tolist(), strict=True))
+    return group_report(shown, logits.double().numpy(), train_counts=known, from_logits=True, classes=names)
+
+
+def _check(place: Path, resume: bool, overwrite: bool) -> None:
+    if resume and overwrite:
+        raise InvalidArgumentError("--resume keeps what the folder holds and --overwrite replaces it: give one of them")
+    if place.exists() and not place.is_dir():
+        raise InvalidArgumentError(f"output folder {place} is a file")
+    if place.is_dir() and any(place.iterdir()) and not resume and not overwrite:
+        raise InvalidArgumentError(
+            f"output folder {place} is not empty; choose another with --out, go on with --resume, "
+            "or replace it with --overwrite"
+        )
+
+
+def _clear(place: Path) -> None:
+    shutil.rmtree(place / _STAGES, ignore_errors=True)
+    for name in (_RECORD, _PICTURE):
+        (place / name).unlink(missing_ok=True)
+
+
+def _write(place: Path, choices: RobustChoices, data: Data, result: RobustResult, command: str) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 0.4 * len(data.classes) + 2), layout="constrained")
+    result.test.plot(figure.subplots())
+    figure.savefig(place / _PICTURE, dpi=120)
+    record = {
+        "command": command,
+        "choices": vars(choices),
+        "data": data.describe(),
+        "stages": result.stages.to_dict(),
+        "gain": result.gain.to_dict(),
+        "validation": result.validation.to_dict(),
+        "test": result.test.to_dict(),
+        "versions": versions(),
+    }
+    write_json(place / _RECORD, plain_json(record))
