@@ -2,6 +2,7 @@
 
     python benchmarks/har.py                      # digits of 14x14, every method, 3 seeds
     python benchmarks/har.py --data cifar10       # a small CIFAR-10, ResNet-20 of half width
+    python benchmarks/har.py --data cifar10 --device cuda
     python benchmarks/har.py --table              # only print what is in the results file
 
 Labels flip within two pairs of classes with probability 0.4, and these four classes have a tenth of the rows of the
@@ -19,6 +20,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -130,13 +132,14 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="results file; by default benchmarks/results/har_<data>.json")
     parser.add_argument("--rows", nargs="+", help="only these methods")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--table", action="store_true", help="run nothing")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     from case.harness import Results
     from har_cases.cells import SETTINGS
 
-    setting = SETTINGS[arguments.data]
+    setting = replace(SETTINGS[arguments.data], device=arguments.device)
     path = arguments.json or HERE / "results" / f"har_{arguments.data}.json"
     results = Results(path, setting.to_dict())
     if not arguments.table:

@@ -24,7 +24,7 @@ from torch import nn
 
 from obverse.compact import accelerate, macs, parameters
 from obverse.compact._accelerate import machine_name
-from obverse.compact._timing import compare_times, interval_of
+from obverse.graph._timing import compare_times, interval_of
 
 SPARSITY = 0.9
 GOALS = {"unstructured": 2.5, "shrunk": 4.0}

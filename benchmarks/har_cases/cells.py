@@ -36,10 +36,13 @@ class Setting:
     momentum: float = 0.9
     deferred_from: float = 2 / 3
     augment: bool = False
+    device: str = "cpu"
 
     def to_dict(self) -> dict[str, Any]:
-        """For the results file."""
-        return asdict(self)
+        """For the results file; where it was computed decides nothing."""
+        fields = asdict(self)
+        del fields["device"]
+        return fields
 
 
 SETTINGS = {
@@ -75,7 +78,7 @@ def fit(
     torch.manual_seed(seed)
     method = METHODS[name]
     inputs, labels = part
-    model = network(setting, method.cosine)
+    model = network(setting, method.cosine).to(setting.device)
     regularizer = (
         None
         if by_class is None
@@ -85,8 +88,8 @@ def fit(
     optimizer = torch.optim.SGD(
         model.parameters(), lr=setting.rate, momentum=setting.momentum, weight_decay=decay, nesterov=True
     )
-    counts = torch.bincount(labels, minlength=10)
-    loss_of = criterion(name, value, counts, round(setting.deferred_from * setting.epochs))
+    counts = torch.bincount(labels, minlength=10).to(setting.device)
+    loss_of = criterion(name, value, counts, round(setting.deferred_from * setting.epochs)).to(setting.device)
     generator = torch.Generator().manual_seed(seed)
     per_epoch = len(labels) // setting.batch
     for epoch in range(setting.epochs):
@@ -99,6 +102,7 @@ def fit(
             x, y = inputs[index], labels[index]
             if setting.augment:
                 x = augmented(x, generator)
+            x, y = x.to(setting.device), y.to(setting.device)
             if method.mixup:
                 x, partner, share = mixed(x, value, generator)
                 scores = model(x)
@@ -120,8 +124,9 @@ def fit(
 def errors(model: nn.Module, part: tuple[Tensor, Tensor]) -> list[float]:
     """Error of every class, in percent."""
     inputs, labels = part
+    device = next(model.parameters()).device
     with torch.no_grad():
-        answers = torch.cat([model(rows).argmax(1) for rows in inputs.split(1000)])
+        answers = torch.cat([model(rows.to(device)).argmax(1).cpu() for rows in inputs.split(1000)])
     return [100 * float((answers[labels == label] != label).float().mean()) for label in range(10)]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,7 +49,7 @@ def missing(name: str) -> str | None:
     return None
 
 
-def criterion(name: str, value: float, counts: Tensor, start: int) -> Callable[[Tensor, Tensor], Tensor]:
+def criterion(name: str, value: float, counts: Tensor, start: int) -> nn.Module:
     """The loss of a method at a value of its setting; ``start`` is the epoch of deferred weights."""
     loss: nn.Module = CrossEntropyLoss()
     if name == "LDAM-DRW":
@@ -79,5 +78,5 @@ def mixed(inputs: Tensor, alpha: float, generator: torch.Generator) -> tuple[Ten
     # torch draws no beta variable from a generator.
     seed = int(torch.randint(2**31, (), generator=generator))
     share = float(np.random.default_rng(seed).beta(alpha, alpha))
-    partner = torch.randperm(len(inputs), generator=generator)
+    partner = torch.randperm(len(inputs), generator=generator).to(inputs.device)
     return share * inputs + (1 - share) * inputs[partner], partner, share

@@ -8,7 +8,9 @@ import typer
 
 DATA: Any = typer.Option(None, help="digits, mnist, fashion-mnist, cifar10, owner/name or a path [digits].")
 TARGET: Any = typer.Option(None, help="Label column of a table [label].")
-MODEL: Any = typer.Option(None, help="mlp, lenet-300-100, lenet-5, resnet20 or package.module:factory [mlp].")
+MODEL: Any = typer.Option(
+    None, help="mlp, lenet-300-100, lenet-5, resnet20, text-bag, text-transformer or package.module:factory [mlp]."
+)
 GROUPS: Any = typer.Option(None, help="weights, units, filters or inputs [weights].")
 EPOCHS: Any = typer.Option(None, help="By default about 2500 steps.")
 BATCH_SIZE: Any = typer.Option(None, help="Over all processes [64].")
@@ -18,6 +20,9 @@ MOMENTUM: Any = typer.Option(None, help="Of sgd [0.9].")
 WEIGHT_DECAY: Any = typer.Option(None, help="[0]")
 SCHEDULE: Any = typer.Option(None, help="constant, linear or cosine [cosine].")
 LABEL_SMOOTHING: Any = typer.Option(None, help="[0]")
+LABELS: Any = typer.Option(
+    None, help="adaptive, pairwise, online, smoothing, ...; or name:option=value [the cross-entropy]."
+)
 AUGMENT: Any = typer.Option(None, help="Images: none, shift, flip or shift+flip [none].")
 SEED: Any = typer.Option(None, help="First seed, and that of the data split [0].")
 SEEDS: Any = typer.Option(None, help="How many seeds to run [1].")
@@ -28,3 +33,6 @@ DEVICE: Any = typer.Option(None, help="auto or cpu [auto].")
 THREADS: Any = typer.Option(None, help="CPU threads [by the size of the model].")
 TRACKER: Any = typer.Option(None, help="none, csv or tensorboard [none].")
 RECIPE: Any = typer.Option(None, help="Start from this recipe.yaml; other options override it.")
+OUT: Any = typer.Option(None, help="Output folder [runs/<what was run>].")
+RESUME: Any = typer.Option(False, "--resume", help="Go on from the checkpoint in the output folder.")
+OVERWRITE: Any = typer.Option(False, "--overwrite", help="Replace an earlier run in the output folder.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from . import _options as option
+from . import _training_commands
 from ._version import __version__
 from .errors import InvalidArgumentError, ObverseError
 
@@ -41,109 +40,8 @@ def version(show: bool = typer.Option(False, "--version", help="Print the versio
         raise typer.Exit
 
 
-@app.command()
-def sparsify(
-    ctx: typer.Context,
-    data: str | None = option.DATA,
-    target: str | None = option.TARGET,
-    model: str | None = option.MODEL,
-    budget: str | None = typer.Option(None, help="Sparsity to end with: 95%, 0.95 or 20x [95%]."),
-    strength: float | None = typer.Option(None, help="Strength of the penalty, in place of a budget."),
-    penalty: str | None = typer.Option(None, help="Name, or name:parameter=number [log-sum]."),
-    face: str | None = typer.Option(None, help="proximal, reweighted, dropout, magnitude, ... or none [proximal]."),
-    groups: str | None = option.GROUPS,
-    epochs: int | None = option.EPOCHS,
-    batch_size: int | None = option.BATCH_SIZE,
-    optimizer: str | None = option.OPTIMIZER,
-    learning_rate: float | None = option.LEARNING_RATE,
-    momentum: float | None = option.MOMENTUM,
-    weight_decay: float | None = option.WEIGHT_DECAY,
-    schedule: str | None = option.SCHEDULE,
-    label_smoothing: float | None = option.LABEL_SMOOTHING,
-    augment: str | None = option.AUGMENT,
-    seed: int | None = option.SEED,
-    seeds: int | None = option.SEEDS,
-    validation_fraction: float | None = option.VALIDATION_FRACTION,
-    test_fraction: float | None = option.TEST_FRACTION,
-    precision: str | None = option.PRECISION,
-    device: str | None = option.DEVICE,
-    threads: int | None = option.THREADS,
-    tracker: str | None = option.TRACKER,
-    out: str | None = typer.Option(None, help="Output folder [runs/<what was run>]."),
-    recipe: str | None = option.RECIPE,
-    resume: bool = typer.Option(False, "--resume", help="Go on from the checkpoint in the output folder."),
-    overwrite: bool = typer.Option(False, "--overwrite", help="Replace an earlier run in the output folder."),
-) -> None:
-    """Train a model to a sparsity budget; without options, a small one on the digits data in seconds."""
-    from .training import InterruptedRunError, read_recipe, results_table, run_recipe
-
-    own = {"recipe", "resume", "overwrite"}
-    given = {name: value for name, value in ctx.params.items() if value is not None and name not in own}
-    chosen = read_recipe(given, recipe, resume)
-    command = shlex.join(["obverse", *sys.argv[1:]])
-    console = Console(quiet=os.environ.get("RANK", "0") != "0")
-    try:
-        metrics = run_recipe(chosen, resume=resume, overwrite=overwrite, command=command, console=console)
-    except InterruptedRunError as error:
-        again = shlex.join(["obverse", "sparsify", "--resume", "--out", str(chosen.folder())])
-        console.print(f"obverse: {error}; go on with: {again}", style="yellow", markup=False, soft_wrap=True)
-        raise typer.Exit(130) from None
-    console.print(results_table(metrics))
-    console.print(f"{chosen.folder()}: report.html, metrics.json, recipe.yaml, model.safetensors", soft_wrap=True)
-
-
-@app.command()
-def compare(
-    ctx: typer.Context,
-    methods: str | None = typer.Option(
-        None, help="With commas: dense, small, random, magnitude, a face, penalty@face [all of proximal's rivals]."
-    ),
-    budgets: str | None = typer.Option(None, help="Sparsities, with commas [80%,95%,98%]."),
-    storage: str | None = typer.Option(None, help="Database URL or journal file [study.log in the output folder]."),
-    data: str | None = option.DATA,
-    target: str | None = option.TARGET,
-    model: str | None = option.MODEL,
-    groups: str | None = option.GROUPS,
-    epochs: int | None = option.EPOCHS,
-    batch_size: int | None = option.BATCH_SIZE,
-    optimizer: str | None = option.OPTIMIZER,
-    learning_rate: float | None = option.LEARNING_RATE,
-    momentum: float | None = option.MOMENTUM,
-    weight_decay: float | None = option.WEIGHT_DECAY,
-    schedule: str | None = option.SCHEDULE,
-    label_smoothing: float | None = option.LABEL_SMOOTHING,
-    augment: str | None = option.AUGMENT,
-    seed: int | None = option.SEED,
-    seeds: int | None = option.SEEDS,
-    validation_fraction: float | None = option.VALIDATION_FRACTION,
-    test_fraction: float | None = option.TEST_FRACTION,
-    precision: str | None = option.PRECISION,
-    device: str | None = option.DEVICE,
-    threads: int | None = option.THREADS,
-    tracker: str | None = option.TRACKER,
-    recipe: str | None = option.RECIPE,
-    out: str | None = typer.Option(None, help="Output folder [runs/compare-<what was run>]."),
-) -> None:
-    """Compare methods over budgets and seeds; the same command again resumes, joins or extends the study."""
-    from .training import InterruptedRunError, compare, compare_folder, comparison_table, hide_password, read_recipe
-
-    own = {"recipe", "methods", "budgets", "storage"}
-    given = {name: value for name, value in ctx.params.items() if value is not None and name not in own}
-    chosen = read_recipe(given, recipe)
-    # The command line is kept with the results, and a password in it is nobody else's business.
-    command = shlex.join(["obverse", *(hide_password(word, storage) for word in sys.argv[1:])])
-    console = Console()
-    try:
-        comparison = compare(chosen, methods, budgets, storage=storage, command=command, console=console)
-    except InterruptedRunError as error:
-        console.print(f"obverse: {error}; go on with: {command}", style="yellow", markup=False, soft_wrap=True)
-        raise typer.Exit(130) from None
-    console.print(comparison_table(comparison))
-    for cell in comparison["cells"]:
-        if cell["state"] == "failed":
-            text = f"failed: {cell['folder']}: {cell['error']}"
-            console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"{compare_folder(chosen)}: compare.html, compare.json, cells", soft_wrap=True)
+for command in (_training_commands.sparsify, _training_commands.train, _training_commands.compare):
+    app.command()(command)
 
 
 @app.command()

@@ -13,8 +13,8 @@ from obverse.compact import _accelerate as module
 from obverse.compact import accelerate, file_bytes, latency, macs, parameters
 from obverse.compact._kernel_layers import BlockLinear, CompiledLinear, FastLinear, SparseProductLinear
 from obverse.compact._kernels import row_shares
-from obverse.compact._timing import Interval, compare_times, interval_of
 from obverse.errors import InvalidArgumentError, StateError
+from obverse.graph._timing import Interval, compare_times, interval_of
 
 
 def layer(inputs: int, outputs: int, zeros: float, dtype: torch.dtype = torch.float32, bias: bool = True) -> nn.Linear:

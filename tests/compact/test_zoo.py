@@ -76,8 +76,6 @@ def test_reload_into_the_unmodified_class(name, tmp_path):
     small, _ = compact(model, inputs)
     save(small, tmp_path / "small.safetensors")
     again = load(tmp_path / "small.safetensors", into=ZOO[name][0]()).eval()
-    if name == "root mean square":  # the one number that is neither a size nor a tensor
-        again.norm.eps = small.norm.eps
     assert torch.equal(again(*inputs), small(*inputs))
 
 

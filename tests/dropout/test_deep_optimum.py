@@ -37,7 +37,11 @@ def searched(cross: np.ndarray, noise: Any, widths: list[int], covariance: np.nd
 
 
 @pytest.mark.parametrize(
-    ("widths", "keep"), [([5], 0.7), ([4, 4], 0.8), ([4, 4], 0.5), ([4, 6], [0.9, 0.6]), ([2], 0.7)]
+    ("widths", "keep"),
+    [
+        *(([5], 0.7), ([4, 4], 0.8), ([4, 4], 0.5), ([2], 0.7)),
+        pytest.param([4, 6], [0.9, 0.6], marks=pytest.mark.slow),
+    ],
 )
 def test_no_search_beats_the_optimum_and_the_best_reaches_it(widths: list[int], keep: Any) -> None:
     rng = np.random.default_rng(len(widths))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from obverse.labels import LabelCriterion, label_criterion
 
 K = 5
+N = 14
 
 CASES: dict[str, dict[str, Any]] = {
     "cross-entropy": {},
@@ -79,3 +81,26 @@ def run(criterion: LabelCriterion, steps: range) -> list[float]:
         if step % 3 == 2:
             criterion.end_epoch()
     return losses
+
+
+def overconfident(rows: int, seed: int = 0, scale: float = 2.0, classes: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits that are more sure than right, and labels."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(rows, classes, generator=generator, dtype=torch.float64)
+    labels = torch.multinomial((0.7 * logits).softmax(1), 1, generator=generator)[:, 0]
+    return scale * logits, labels
+
+
+def slope_of(criterion: LabelCriterion, logits: torch.Tensor, target: torch.Tensor, **more: Any) -> torch.Tensor:
+    """Gradient of the sum over the rows in the logits."""
+    criterion.reduction = "sum"
+    return torch.autograd.grad(criterion(logits, target, **more), logits)[0]
+
+
+def rows() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    logits, target = batch(N)
+    return logits, target, logits.detach().softmax(1), F.one_hot(target, K).double()
+
+
+def close(found: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)

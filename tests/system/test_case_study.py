@@ -132,6 +132,7 @@ def test_groups_end_whole(method: str) -> None:
     assert run["alive"][0] < 784
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", cifar.METHODS)
 def test_residual_networks_end_at_their_size(method: str) -> None:
     target = 0.0 if method == "dense" else 0.9

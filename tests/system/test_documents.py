@@ -17,7 +17,7 @@ def blocks(document: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", (ROOT / document).read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
-GUIDES = ["sparsify", "compare-command", "linear", "dropout", "long-tail", "compact"]
+GUIDES = ["sparsify", "compare-command", "linear", "dropout", "long-tail", "labels", "compact"]
 
 
 @pytest.mark.parametrize("document", [f"docs/{name}.md" for name in GUIDES])
@@ -83,6 +83,7 @@ def test_the_faces_agree_in_the_example(tmp_path: Path) -> None:
     assert target.stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_noise_and_its_regularizer_meet_the_optimum(tmp_path: Path) -> None:
     target = tmp_path / "figure.png"
     done = subprocess.run(
@@ -99,6 +100,7 @@ def test_noise_and_its_regularizer_meet_the_optimum(tmp_path: Path) -> None:
     assert target.stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_the_theory_of_adaptive_strengths_meets_exact_risks(tmp_path: Path) -> None:
     target = tmp_path / "figure.png"
     done = subprocess.run(

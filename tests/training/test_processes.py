@@ -41,9 +41,19 @@ def launch(fields, processes, *more):
     )
 
 
-@pytest.mark.parametrize("face", ["proximal", "dropout"])
-def test_two_equal_one(quick, tmp_path, face):
-    fields = quick(face=face, epochs=3, optimizer="sgd", learning_rate=0.05)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"face": "proximal"},
+        {"face": "dropout"},
+        {"labels": "adaptive"},
+        {"labels": "online"},
+        {"labels": "progressive"},
+    ],
+    ids=lambda changes: "".join(changes.values()),
+)
+def test_two_equal_one(quick, tmp_path, changes):
+    fields = quick(**changes, epochs=3, optimizer="sgd", learning_rate=0.05)
     one = run_recipe(Recipe.from_mapping(fields | {"out": str(tmp_path / "one")}))
     result = launch(fields | {"out": str(tmp_path / "two")}, 2)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from interruptions import StopAt, same_result
 
 import obverse
 from obverse.errors import InvalidArgumentError, NonFiniteError
@@ -20,44 +20,6 @@ from obverse.training import InterruptedRunError, Recipe, StopRequest, Trainer, 
 from obverse.training._checkpoint import read_checkpoint, read_json, write_atomically, write_json
 
 SOURCE = Path(obverse.__file__).parents[1]
-
-
-def numbers(folder):
-    """Everything in the metrics but the time it took and how it was called."""
-
-    def timeless(value):
-        if isinstance(value, dict):
-            return {k: timeless(v) for k, v in value.items() if k not in ("seconds", "command")}
-        return [timeless(item) for item in value] if isinstance(value, list) else value
-
-    return timeless(read_json(Path(folder) / "metrics.json"))
-
-
-def same_result(first, second):
-    assert numbers(first) == numbers(second)
-    ours, theirs = load_file(Path(first) / "model.safetensors"), load_file(Path(second) / "model.safetensors")
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-
-
-class StopAt:
-    """Asks a run to stop at one of its steps, as a signal would."""
-
-    def __init__(self, monkeypatch, step):
-        self.step, self.stops = step, []
-        original_enter, original_step = StopRequest.__enter__, Trainer._step
-
-        def enter(stop):
-            self.stops.append(stop)
-            return original_enter(stop)
-
-        def step(trainer, batch):
-            if trainer.step + 1 == self.step:
-                self.stops[-1].asked = True
-            return original_step(trainer, batch)
-
-        monkeypatch.setattr(StopRequest, "__enter__", enter)
-        monkeypatch.setattr(Trainer, "_step", step)
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,9 @@ def test_bench_keeps_a_receipt(folder: Path) -> None:
     again = json.loads(answer("bench", str(folder), "--batch", "2", "--repeats", "5", "--json"))
     assert set(again["receipts"]) == {"trained", "compact"}
     assert set(again["receipts"]["compact"]) == {"2"}
+    page = (folder / "report.html").read_text()
+    assert "Smaller and timed" in page
+    assert "The receipt: one forward pass" in page
 
 
 def test_compact_leaves_a_smaller_equal_model(folder: Path) -> None:
@@ -58,6 +61,10 @@ def test_compact_leaves_a_smaller_equal_model(folder: Path) -> None:
         torch.testing.assert_close(small(inputs), run.model(inputs), rtol=1e-5, atol=1e-5)
     again = json.loads(answer("compact", str(folder), "--json"))
     assert again["after"] == found["after"]
+    page = (folder / "report.html").read_text()
+    assert "The certificate: outputs before and after" in page
+    assert f"{found['after']['parameters']:,}" in page
+    assert "The receipt" not in page  # nothing was timed
 
 
 def test_export_compares_what_it_writes(folder: Path) -> None:

@@ -8,15 +8,14 @@ from typing import Any
 
 from torch import nn
 
+from ..graph import Interval, latency, macs, parameters
 from ._accelerate import accelerate
 from ._certificate import Certificate, Cost, Difference, Refusal
 from ._compact import compact
-from ._costs import file_bytes, latency, macs, parameters
 from ._export import ExportError, Parity, export_onnx, export_program
-from ._file import load, save
+from ._file import file_bytes, load, save
 from ._folder import load_from_folder, push_to_folder, push_to_hub
 from ._receipt import LayerChoice, Receipt
-from ._timing import Interval
 
 __all__ = [
     "Certificate",

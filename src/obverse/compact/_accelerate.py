@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InvalidArgumentError
-from ._costs import as_inputs
+from ..graph import Interval, as_inputs, compare_times, interval_of
 from ._kernel_layers import BlockLinear, CompiledLinear, FastLinear, SemiStructuredLinear, SparseProductLinear
 from ._receipt import LayerChoice, Receipt
-from ._timing import Interval, compare_times, interval_of
 
 __all__ = ["accelerate", "machine_name"]
 

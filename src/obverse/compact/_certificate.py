@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 
-from ._rebuild import Change
+from ..graph import Change
 
 __all__ = ["Certificate", "Cost", "Difference", "Refusal"]
 

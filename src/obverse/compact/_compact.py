@@ -5,23 +5,38 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..errors import InvalidArgumentError
-from ..graph import Knowledge, analyze
+from ..graph import (
+    Dependencies,
+    Knowledge,
+    Rebuilt,
+    Verdict,
+    analyze,
+    as_inputs,
+    grouped,
+    judge,
+    macs,
+    parameters,
+    rebuild,
+)
 from ._certificate import Certificate, Cost, Difference, Refusal
-from ._costs import as_inputs, macs, parameters
-from ._dead import Verdict, judge
-from ._rebuild import Rebuilt, rebuild
 
 __all__ = ["compact"]
 
 
 def compact(
-    model: nn.Module, example_inputs: Any, *, rounding: int | None = None, tolerance: float = 1e-5
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    keep: str | Sequence[str] | Dependencies | None = None,
+    rounding: int | None = None,
+    tolerance: float = 1e-5,
 ) -> tuple[nn.Module, Certificate]:
     """A physically smaller model of the same classes that computes the same outputs, and the proof.
 
@@ -35,6 +50,9 @@ def compact(
         Is left untouched.
     example_inputs : Tensor or tuple of arguments
         One batch, as the model takes it.
+    keep : str, sequence of str, or Dependencies, optional
+        What stays whatever its weights are: groups that touch a tensor whose name matches one of these regular
+        expressions, or those that `obverse.graph.Dependencies.keep` has marked.
     rounding : int, optional
         Keep channel counts at multiples of this number, such as 8, where channels go at all.
     tolerance : float
@@ -58,6 +76,8 @@ def compact(
         raise InvalidArgumentError(f"tolerance must be a finite number, at least 0; got {tolerance!r}")
     inputs = as_inputs(example_inputs)
     know = analyze(model, inputs)
+    if keep is not None:
+        _pin_kept(know, keep)
     trouble: list[str] = []
     for attempt in range(2):
         verdict = judge(know, rounding)
@@ -85,6 +105,26 @@ def compact(
     return done.model, _certificate(
         model, know, verdict, done, _differences(model, done.model, inputs, know, verdict), inputs, trouble
     )
+
+
+def _pin_kept(know: Knowledge, keep: str | Sequence[str] | Dependencies) -> None:
+    """Pin what is asked to stay."""
+    if not isinstance(keep, Dependencies):
+        patterns = [keep] if isinstance(keep, str) else list(keep)
+        known = Dependencies(tuple(group for _, group in grouped(know)))
+        for pattern in patterns:
+            if not isinstance(pattern, str):
+                raise InvalidArgumentError(f"keep takes regular expressions or Dependencies; got {pattern!r}")
+            known = known.keep(pattern)
+        keep = known
+    for group in keep:
+        if group.kept is None:
+            continue
+        for one in group.slices:
+            labels = know.axes.get(one.tensor, {}).get(one.axis)
+            if labels is None or max(one.indices) >= len(labels):
+                raise InvalidArgumentError(f"the dependencies given are of another model: {one.tensor} axis {one.axis}")
+            know.channels.pin(labels[list(one.indices)], group.kept)
 
 
 def _allowed(one: Difference, tolerance: float) -> float:

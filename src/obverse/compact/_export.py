@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InvalidArgumentError, ObverseError
-from ._costs import as_inputs
+from ..graph import as_inputs
 
 __all__ = ["ExportError", "Parity", "export_onnx", "export_program"]
 

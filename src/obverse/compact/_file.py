@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from ..errors import InvalidArgumentError
 from ._file_commit import Change, Target, commit
-from ._file_shapes import changed_attributes, check_tensors, may_have, sizes_of
+from ._file_shapes import changed_attributes, changed_numbers, check_tensors, may_have, numbers_of, sizes_of
 from ._layout import decode, encode, parts_of
 
-__all__ = ["FORMAT", "VERSION", "encoded_model", "load", "save"]
+__all__ = ["FORMAT", "VERSION", "encoded_model", "file_bytes", "load", "save"]
 
 FORMAT = "obverse.compact"
 """The entry of the metadata that says what the file is."""
@@ -85,7 +85,8 @@ def encoded_model(model: nn.Module, *, layout: str = "smallest", certificate: An
             tensors[name] = [chosen, list(tensor.shape)]
     about: dict[str, Any] = {"version": VERSION, "model": type(model).__qualname__}
     about["attributes"] = {name: sizes for name, module in model.named_modules() if (sizes := sizes_of(module))}
-    for key, value in (("layouts", tensors), ("tied", target.tied), ("unsaved", target.unsaved)):
+    numbers = {name: found for name, module in model.named_modules() if (found := numbers_of(module))}
+    for key, value in (("numbers", numbers), ("layouts", tensors), ("tied", target.tied), ("unsaved", target.unsaved)):
         if value:
             about[key] = value
     if certificate is not None:
@@ -97,6 +98,11 @@ def encoded_model(model: nn.Module, *, layout: str = "smallest", certificate: An
     about["digest"] = _digest(about, stored)
     # One entry: the order of several is left to chance, and the same model is to give the same bytes.
     return bytes(to_bytes(stored, {FORMAT: json.dumps(about, allow_nan=False, separators=(",", ":"))}))
+
+
+def file_bytes(model: nn.Module, *, layout: str = "smallest") -> int:
+    """Bytes of the file that `save` writes."""
+    return len(encoded_model(model, layout=layout))
 
 
 def load(path: str | os.PathLike[str], into: nn.Module) -> nn.Module:
@@ -183,6 +189,14 @@ def _fitted(about: dict[str, Any], stored: dict[str, Tensor], model: nn.Module, 
     changed = {
         name: changed_attributes(name or "the model", modules[name], _mapping(attributes, name)) for name in attributes
     }
+    if "numbers" in about:  # files of the first release have none
+        numbers = _mapping(about, "numbers")
+        if set(numbers) != {name for name, module in modules.items() if numbers_of(module)}:
+            raise InvalidArgumentError("its modules are not those of the model")
+        for name, stored_numbers in numbers.items():
+            is_smaller = "normalized_shape" in changed.get(name, {})
+            told = changed_numbers(name or "the model", modules[name], stored_numbers, is_smaller=is_smaller)
+            changed.setdefault(name, {}).update(told)
     found: dict[str, Tensor] = {}
     shapes: dict[str, dict[str, tuple[int, ...]]] = {name: {} for name in modules}
     for name in sorted(names):

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..errors import InvalidArgumentError
 
-__all__ = ["changed_attributes", "check_tensors", "may_have", "sizes_of"]
+__all__ = ["changed_attributes", "changed_numbers", "check_tensors", "may_have", "numbers_of", "sizes_of"]
 
 Size = int | list[int] | None
 Shapes = dict[str, tuple[int, ...]]
@@ -132,6 +132,49 @@ def sizes_of(module: nn.Module) -> dict[str, Size]:
         elif value is None and kind is not None and name in kind.attributes:
             sizes[name] = None
     return sizes
+
+
+# What a layer of torch computes with in training only.
+_TRAINING = ("p", "dropout", "momentum")
+
+
+def numbers_of(module: nn.Module) -> dict[str, float | None]:
+    """Real numbers that a layer of torch computes with, such as the eps of a normalization or a slope."""
+    if type(module).__module__.partition(".")[0] != "torch":
+        return {}
+    numbers: dict[str, float | None] = {}
+    for name, value in vars(module).items():
+        if not name.startswith("_") and name not in _TRAINING and (type(value) is float or name == "eps"):
+            numbers[name] = value
+    return numbers
+
+
+def changed_numbers(where: str, module: nn.Module, stored: Any, *, is_smaller: bool) -> dict[str, float]:
+    """The numbers of a module as its class makes it that differ in a file: the eps of an `nn.RMSNorm` that shrank.
+
+    Its mean runs over fewer channels, so that scale and eps make up for those that are gone.
+
+    Raises
+    ------
+    InvalidArgumentError
+        The layer would compute something else.
+    """
+    fresh = numbers_of(module)
+    if not isinstance(stored, dict) or set(stored) != set(fresh):
+        raise InvalidArgumentError(f"{where} has other numbers in the file than in the model")
+    changed: dict[str, float] = {}
+    for name, before in fresh.items():
+        after = stored[name]
+        if after == before and type(after) is type(before):
+            continue
+        grows = type(before) is float and type(after) is float and before < after < float("inf")
+        if not (isinstance(module, nn.RMSNorm) and name == "eps" and is_smaller and grows):
+            raise InvalidArgumentError(
+                f"{where}.{name} is {_shown(after)} in the file and {_shown(before)} in the model; build the model as "
+                "the one that was saved was built"
+            )
+        changed[name] = after
+    return changed
 
 
 def changed_attributes(where: str, module: nn.Module, stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from .._version import __version__
 from ..errors import InvalidArgumentError
-from ._costs import parameters
+from ..graph import parameters
 from ._file import load, save
 
 __all__ = ["load_from_folder", "push_to_folder", "push_to_hub"]

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from ._timing import Interval
+from ..graph import Interval
 
 __all__ = ["LayerChoice", "Receipt"]
 

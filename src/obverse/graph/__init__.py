@@ -1,22 +1,48 @@
-"""Which tensors of a model live and die together, read off its traced graph."""
+"""Which tensors of a model live and die together, the model without some of them, and what it costs."""
 
 from __future__ import annotations
 
+from ._bytes import estimated_bytes, stored_bytes
 from ._channels import Channels
-from ._dependencies import Dependencies, Group, Slice, dependencies
+from ._costs import as_inputs, latency, macs, parameters, time_ratio
+from ._dead import Verdict, judge
+from ._dependencies import KINDS, Dependencies, Group, Slice, dependencies, grouped
+from ._families import Family, Removable, removable
 from ._flow import Flow, Knowledge, Read
 from ._layers import register_layer
+from ._rebuild import Change, Rebuilt, rebuild
+from ._timing import Interval, compare_times, interval_of
 from ._trace import analyze
 
 __all__ = [
+    "KINDS",
+    "Change",
     "Channels",
     "Dependencies",
+    "Family",
     "Flow",
     "Group",
+    "Interval",
     "Knowledge",
     "Read",
+    "Rebuilt",
+    "Removable",
     "Slice",
+    "Verdict",
     "analyze",
+    "as_inputs",
+    "compare_times",
     "dependencies",
+    "estimated_bytes",
+    "grouped",
+    "interval_of",
+    "judge",
+    "latency",
+    "macs",
+    "parameters",
+    "rebuild",
     "register_layer",
+    "removable",
+    "stored_bytes",
+    "time_ratio",
 ]

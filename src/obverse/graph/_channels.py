@@ -23,6 +23,11 @@ class Channels:
         self._parent.extend(range(start, start + count))
         return torch.arange(start, start + count)
 
+    @property
+    def count(self) -> int:
+        """How many labels there are."""
+        return len(self._parent)
+
     def find(self, label: int) -> int:
         root = label
         while self._parent[root] != root:

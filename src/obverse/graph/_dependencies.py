@@ -13,9 +13,9 @@ from ..errors import InvalidArgumentError, UnknownNameError
 from ._flow import Knowledge
 from ._trace import analyze
 
-__all__ = ["Dependencies", "Group", "Slice", "dependencies"]
+__all__ = ["KINDS", "Dependencies", "Group", "Slice", "dependencies", "grouped"]
 
-_KINDS = ("units", "filters", "heads", "hidden", "embedding")
+KINDS = ("units", "filters", "heads", "hidden", "embedding", "channels")
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,16 @@ class Dependencies:
     groups: tuple[Group, ...]
 
     def of(self, kind: str) -> list[Group]:
-        """The groups of one kind that may go.
+        """The groups of one kind that may go; ``"channels"`` are all of them.
 
         Raises
         ------
         UnknownNameError
             If there is no such kind.
         """
-        if kind not in _KINDS:
-            raise UnknownNameError("kind of groups", kind, _KINDS)
-        return [group for group in self.groups if kind in group.kinds and group.kept is None]
+        if kind not in KINDS:
+            raise UnknownNameError("kind of groups", kind, KINDS)
+        return [g for g in self.groups if (kind == "channels" or kind in g.kinds) and g.kept is None]
 
     def keep(self, pattern: str, reason: str = "asked for by the user") -> Dependencies:
         """The same groups, where those that touch a tensor whose name matches a regular expression stay.
@@ -125,11 +125,11 @@ def dependencies(model: nn.Module, example_inputs: Any) -> Dependencies:
     InvalidArgumentError
         If the model cannot be traced or does not run on the inputs.
     """
-    return grouped(analyze(model, example_inputs))
+    return Dependencies(tuple(group for _, group in grouped(analyze(model, example_inputs))))
 
 
-def grouped(know: Knowledge) -> Dependencies:
-    """The classes of channels as groups of slices."""
+def grouped(know: Knowledge) -> list[tuple[int, Group]]:
+    """The classes of channels as groups of slices, each with its class."""
     held: dict[int, list[Slice]] = {}
     for name, axes in know.axes.items():
         for axis, labels in axes.items():
@@ -147,9 +147,7 @@ def grouped(know: Knowledge) -> Dependencies:
         if len(whole) > 1:
             for root in know.channels.roots(labels).unique().tolist():  # type: ignore[no-untyped-call]
                 kinds[root] = {"heads"}
-    return Dependencies(
-        tuple(
-            Group(tuple(slices), frozenset(kinds.get(root, set())) & set(_KINDS), know.channels.pinned(root))
-            for root, slices in sorted(held.items())
-        )
-    )
+    return [
+        (root, Group(tuple(slices), frozenset(kinds.get(root, set())) & set(KINDS), know.channels.pinned(root)))
+        for root, slices in sorted(held.items())
+    ]

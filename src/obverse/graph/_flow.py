@@ -119,6 +119,8 @@ class Knowledge:
     boxes: list[tuple[torch.Tensor, tuple[int, ...], str]] = field(default_factory=list)  # labels, whole axes, reason
     kinds: dict[str, list[torch.Tensor]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    writes: set[tuple[str, int]] = field(default_factory=set)  # the axes along which a layer writes channels
+    assume_zeroed: bool = False  # what goes will have been zeroed with all that writes it
 
     def __post_init__(self) -> None:
         self._first: dict[int, str] = {}
@@ -132,9 +134,11 @@ class Knowledge:
         """The first name of a parameter or buffer: tied tensors have one."""
         return self._first.get(id(tensor))
 
-    def axis(self, tensor: torch.Tensor, axis: int, words: str) -> torch.Tensor:
+    def axis(self, tensor: torch.Tensor, axis: int, words: str, *, writes: bool = False) -> torch.Tensor:
         """The labels of a parameter's indices along an axis; the same at every use, so tied tensors stay tied."""
         name = self._first[id(tensor)]
+        if writes:
+            self.writes.add((name, axis))
         held = self.axes.setdefault(name, {})
         if axis not in held:
             held[axis] = self.channels.fresh(tensor.shape[axis])

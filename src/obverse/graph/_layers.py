@@ -39,7 +39,7 @@ def contract(
     """A linear layer over the last axis, its weight of shape (out, in)."""
     columns = know.channels.tie_along(flow.label, -1)
     know.channels.tie(columns, know.axis(weight, 1, f"columns of {owner}: what it reads"))
-    rows = know.axis(weight, 0, f"rows of {owner}: its units")
+    rows = know.axis(weight, 0, f"rows of {owner}: its units", writes=True)
     exact, shift = _exact(weight), _exact(bias)
     assert exact is not None
     if bias is not None:
@@ -79,11 +79,13 @@ def _convolution(know: Knowledge, name: str, layer: Any, flow: Flow) -> Flow:
     depthwise = groups == layer.in_channels and groups == layer.out_channels and groups > 1
     out_axis, in_axis = (1, 0) if turned else (0, 1)
     if groups == 1:
-        know.channels.tie(rows, know.axis(layer.weight, out_axis, f"filters of {name}: its output channels"))
+        own = know.axis(layer.weight, out_axis, f"filters of {name}: its output channels", writes=True)
+        know.channels.tie(rows, own)
         know.channels.tie(columns, know.axis(layer.weight, in_axis, f"input channels of {name}: what it reads"))
     elif depthwise:
         know.channels.tie(rows, columns)
-        know.channels.tie(rows, know.axis(layer.weight, 0, f"filters of {name}: depthwise, one for each channel"))
+        own = know.axis(layer.weight, 0, f"filters of {name}: depthwise, one for each channel", writes=True)
+        know.channels.tie(rows, own)
     else:
         # Whole groups go, with what they read: removing part of a group would need the same number in every group.
         for labels in (rows, columns):
@@ -91,7 +93,8 @@ def _convolution(know: Knowledge, name: str, layer: Any, flow: Flow) -> Flow:
             know.channels.tie(parts, parts[:, :1])
         know.channels.tie(rows.reshape(groups, -1)[:, :1], columns.reshape(groups, -1)[:, :1])
         whole = rows if not turned else columns
-        know.channels.tie(whole, know.axis(layer.weight, 0, f"filters of {name}: whole groups go together"))
+        own = know.axis(layer.weight, 0, f"filters of {name}: whole groups go together", writes=True)
+        know.channels.tie(whole, own)
     weight, bias = _exact(layer.weight), _exact(layer.bias)
     assert weight is not None
     if layer.bias is not None:
@@ -228,7 +231,8 @@ def _rms_norm(know: Knowledge, name: str, layer: nn.RMSNorm, flow: Flow) -> Flow
         return barrier(know, name, f"{name} normalizes over several axes", flow)
     labels = know.channels.tie_along(flow.label, -1)
     zero = flow.constant(-1) == 0
-    know.channels.pin(labels[~zero], f"{name} takes its root mean square over channels that are not zero")
+    if not know.assume_zeroed:
+        know.channels.pin(labels[~zero], f"{name} takes its root mean square over channels that are not zero")
     weight = _exact(layer.weight)
     varying = flow.varying.any(-1, keepdim=True) & ~zero
     if weight is not None:
@@ -244,7 +248,7 @@ def _rms_norm(know: Knowledge, name: str, layer: nn.RMSNorm, flow: Flow) -> Flow
 @register_layer(nn.Embedding)
 def _embedding(know: Knowledge, name: str, layer: nn.Embedding, flow: Flow) -> Flow:
     know.channels.pin(flow.label, f"{name} reads whole numbers")
-    labels = know.axis(layer.weight, 1, f"dimensions of {name}")
+    labels = know.axis(layer.weight, 1, f"dimensions of {name}", writes=True)
     know.channels.pin(know.axis(layer.weight, 0, f"rows of {name}: the vocabulary"), f"the vocabulary of {name}")
     if layer.max_norm is not None:
         know.channels.pin(labels, f"{name} rescales its vectors (max_norm)")
@@ -261,4 +265,5 @@ def barrier(know: Knowledge, name: str, reason: str, *flows: Flow) -> Flow:
     """Keep what a layer reads whole and know nothing of what it writes, in the shape of its first input."""
     for flow in flows:
         know.channels.pin(flow.label, reason)
+    know.notes.append(f"{reason}: what it reads and writes keeps its size")
     return know.whole(flows[0].label)

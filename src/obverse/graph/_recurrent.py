@@ -73,7 +73,8 @@ def _cell(
     units = know.channels.fresh(hidden)
     rows = units.repeat(gates)
     for tensor, what in [(into, "weight_ih"), (back, "weight_hh"), *((bias, "bias") for bias in biases)]:
-        know.channels.tie(rows, know.axis(tensor, 0, f"rows of {name}.{what}: every gate of a hidden unit"))
+        own = know.axis(tensor, 0, f"rows of {name}.{what}: every gate of a hidden unit", writes=tensor is into)
+        know.channels.tie(rows, own)
     know.channels.tie(units, know.axis(back, 1, f"recurrent columns of {name}: what hidden units read of one another"))
     columns = know.channels.tie_along(flow.label, -1)
     know.channels.tie(columns, know.axis(into, 1, f"input columns of {name}: what it reads"))

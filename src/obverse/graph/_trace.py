@@ -116,7 +116,6 @@ class _Walk(fx.Interpreter):
         if isinstance(layer, nn.MultiheadAttention):
             reason = f"{name}: nn.MultiheadAttention takes its head size from the embedding, so heads cannot go alone"
         barrier(self.know, name, reason, *flows)
-        self.know.notes.append(reason + ": what it reads and writes keeps its size")
         return swap_shapes(self.know, self.real[self.node])
 
     def output(self, target: Any, args: Any, kwargs: Any) -> Any:
@@ -138,7 +137,7 @@ class _Record(fx.Interpreter):
         return self.seen[n]
 
 
-def analyze(model: nn.Module, example_inputs: Any) -> Knowledge:
+def analyze(model: nn.Module, example_inputs: Any, *, assume_zeroed: bool = False) -> Knowledge:
     """Trace a model and find its channels, their classes, and the values that no input changes.
 
     Parameters
@@ -147,6 +146,9 @@ def analyze(model: nn.Module, example_inputs: Any) -> Knowledge:
         Left as it is.
     example_inputs : tensor or tuple of tensors
         One batch, as the model takes it.
+    assume_zeroed : bool, default False
+        Whether a channel that goes will have been zeroed with everything that writes it, as training by groups does,
+        instead of judging by the weights as they are.
 
     Raises
     ------
@@ -173,7 +175,7 @@ def analyze(model: nn.Module, example_inputs: Any) -> Knowledge:
         raise InvalidArgumentError(
             f"{type(model).__name__} does not run on the example inputs ({type(error).__name__}: {str(error)[:300]})"
         ) from error
-    know = Knowledge(twin)
+    know = Knowledge(twin, assume_zeroed=assume_zeroed)
     flows = [know.whole(one.cpu()) if isinstance(one, torch.Tensor) else one for one in inputs]
     with torch.no_grad():
         _Walk(module, know, record.seen).run(*flows)

@@ -211,7 +211,8 @@ def estimate_group_noise(
         folder belongs to these labels, groups, folds, seed and estimator, and is refused for others; that a callable
         is the same one, the caller knows.
     confidence : float
-        Level of the intervals, in (0, 1): Wilson's for shares, percentiles of a bootstrap over rows for the others.
+        Level of the intervals, in (0, 1): Wilson's for shares, percentiles of a bootstrap over rows for the others,
+        widened for local differences by what their rows have in common.
     seed : int or torch.Generator
         For the folds and the bootstrap.
 
@@ -259,8 +260,8 @@ def estimate_group_noise(
     if measure == "local-differences":
         if fit_predict is not None or data is None:
             raise InvalidArgumentError("local differences take no model: give None, and the features as data")
-        values = local_differences(feature_matrix(data), targets, inside, len(names), neighbors)
-        return _numbers(values, inside, names, counts, measure, confidence, generator, members, None)
+        values, excess = local_differences(feature_matrix(data), targets, inside, len(names), neighbors)
+        return _numbers(values, inside, names, counts, measure, confidence, generator, members, None, excess=excess)
     for name, count in zip(names, counts, strict=True):
         if count < folds:
             raise InvalidArgumentError(f"group {name!r} has {count} rows, fewer than the {folds} folds")
@@ -372,6 +373,7 @@ def _numbers(
     members: Tensor,
     predictions: NDArray[np.float64] | None,
     wrong: NDArray[np.bool_] | None = None,
+    excess: NDArray[np.float64] | None = None,
 ) -> GroupNoise:
     bootstrap = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
     ends = 100 * np.array([0.5 - level / 2, 0.5 + level / 2])
@@ -379,7 +381,9 @@ def _numbers(
     for place, name in enumerate(names):
         own = values[inside == place]
         means = [own[bootstrap.integers(len(own), size=len(own))].mean() for _ in range(_DRAWS)]
-        low, high = np.percentile(means, ends)
+        mean = float(own.mean())
+        spread = (np.percentile(means, ends) - mean) * (1.0 if excess is None else excess[place])
+        low, high = max(0.0, mean + float(spread[0])), mean + float(spread[1])
         error = None if wrong is None else float(wrong[inside == place].mean())
-        rows.append(GroupNoiseRow(name, int(counts[place]), float(own.mean()), (float(low), float(high)), error))
+        rows.append(GroupNoiseRow(name, int(counts[place]), mean, (low, high), error))
     return GroupNoise(tuple(rows), measure, level, members, predictions)

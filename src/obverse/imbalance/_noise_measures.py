@@ -51,20 +51,24 @@ def _log_temperature(logs: Values, codes: NDArray[np.int64], center: float, devi
 
 def local_differences(
     features: Values, targets: Values, members: NDArray[np.int64], groups: int, neighbors: int | None
-) -> Values:
+) -> tuple[Values, Values]:
     """Squared difference of every target to what its neighbors say, over the variance that it has; shape (N,).
+
+    Beside it, shape (G,), by how much the deviation of each group's mean exceeds that of as many independent rows.
 
     With ``w`` the weights, of sum one, by which a linear fit to the k nearest rows of the same group predicts row i
     (means where k is too small for a fit), ``(y_i - sum w_j y_j)^2 / (1 + sum w_j^2)`` has mean ``sigma^2`` wherever
-    the regression function is linear across the neighbors.
+    the regression function is linear across the neighbors. With unit rows ``b_i`` of these differences, and Gaussian
+    noise, the mean of n of them has variance ``2 sigma^4 sum_ij (b_i b_j)^2 / n^2`` instead of ``2 sigma^4 / n``.
     """
+    from scipy.sparse import csr_array
     from sklearn.neighbors import NearestNeighbors
 
     dimension = features.shape[1]
     # A plane in many dimensions would need neighbors that are no longer near.
     usual = 2 * (dimension + 1) if dimension <= _PLANES else _PLANES
     wanted = usual if neighbors is None else neighbors
-    result = np.empty(len(targets))
+    result, excess = np.empty(len(targets)), np.empty(groups)
     for group in range(groups):
         inside = np.flatnonzero(members == group)
         k = min(wanted, len(inside) - 1)
@@ -72,12 +76,17 @@ def local_differences(
             raise InvalidArgumentError("local differences need two rows or more in every group")
         x, y = features[inside], targets[inside]
         near = NearestNeighbors(n_neighbors=k).fit(x).kneighbors(return_distance=False)
-        for start in range(0, len(inside), _CHUNK):
-            part = near[start : start + _CHUNK]
-            weights = _weights(x[part] - x[start : start + _CHUNK, None])
-            differences = y[start : start + _CHUNK] - (weights * y[part]).sum(1)
-            result[inside[start : start + _CHUNK]] = differences**2 / (1.0 + (weights**2).sum(1))
-    return result
+        chunks = [slice(start, start + _CHUNK) for start in range(0, len(inside), _CHUNK)]
+        weights = np.concatenate([_weights(x[near[part]] - x[part, None]) for part in chunks])
+        norms = 1.0 + (weights**2).sum(1)
+        result[inside] = (y - (weights * y[near]).sum(1)) ** 2 / norms
+        rows = np.arange(len(inside))
+        columns = np.concatenate([rows[:, None], near], axis=1)
+        entries = np.concatenate([np.ones((len(inside), 1)), -weights], axis=1) / np.sqrt(norms)[:, None]
+        unit = csr_array((entries.ravel(), (rows.repeat(k + 1), columns.ravel())), shape=(len(inside), len(inside)))
+        overlap = unit @ unit.T
+        excess[group] = math.sqrt(float((overlap.data**2).sum()) / len(inside))
+    return result, excess
 
 
 def _weights(offsets: Values) -> Values:

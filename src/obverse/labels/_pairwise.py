@@ -12,7 +12,7 @@ from ..errors import InvalidArgumentError, UnknownNameError
 from . import _checks as checks
 from ._criterion import Given, LabelCriterion
 from ._distributed import process, shared
-from ._rows import Rows
+from ._rows import Rows, as_probabilities
 
 __all__ = ["PairwiseLabelSmoothing"]
 
@@ -126,15 +126,7 @@ class PairwiseLabelSmoothing(LabelCriterion):
     def _probabilities(self, target: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         if target.is_floating_point():
             return target
-        kept = target != self.ignore_index
-        index = torch.where(kept, target, 0).long()
-        classes = self.num_classes or 0
-        if index.device.type == "cpu" and index.numel() and (int(index.min()) < 0 or int(index.max()) >= classes):
-            raise InvalidArgumentError(
-                f"class indices must be in [0, {classes - 1}] or {self.ignore_index} to be ignored"
-            )
-        hot = F.one_hot(index, classes).movedim(-1, 1)
-        return (hot * kept.unsqueeze(1)).to(torch.promote_types(dtype, torch.float32))
+        return as_probabilities(target, self.num_classes or 0, self.ignore_index, dtype)
 
     def _values(self, rows: Rows, given: Given) -> torch.Tensor:
         if not self.training:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 
 from ..errors import InvalidArgumentError
 
-__all__ = ["Rows", "as_rows", "flat"]
+__all__ = ["Rows", "as_probabilities", "as_rows", "flat"]
 
 _LOW = (torch.float16, torch.bfloat16)
 
@@ -154,17 +155,36 @@ def as_rows(
             f"{name} of logits {tuple(logits.shape)} takes class indices of shape {shape} or probabilities of shape "
             f"{tuple(logits.shape)}, got {target.dtype} of shape {tuple(target.shape)}"
         )
-    index = target.reshape(-1).long()
+    index, kept = _classes(target.reshape(-1), classes, ignore_index)
+    return Rows(rows, index, None, kept, weight, shape)
+
+
+def as_probabilities(target: torch.Tensor, num_classes: int, ignore_index: int, dtype: torch.dtype) -> torch.Tensor:
+    """Class indices (N, ...) as probabilities (N, K, ...), float32 at least, without mass where ignored.
+
+    Raises
+    ------
+    InvalidArgumentError
+        A class out of range, looked at on the CPU.
+    """
+    index, kept = _classes(target, num_classes, ignore_index)
+    hot = F.one_hot(index, num_classes).movedim(-1, 1)
+    return (hot * kept.unsqueeze(1)).to(torch.promote_types(dtype, torch.float32))
+
+
+def _classes(target: torch.Tensor, num_classes: int, ignore_index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Class indices, 0 where ignored, and which ones count."""
+    index = target.long()
     kept = index != ignore_index
     index = torch.where(kept, index, 0)
     if index.device.type == "cpu" and index.numel() and not torch.compiler.is_compiling():
         least, greatest = (int(end) for end in index.aminmax())
-        if least < 0 or greatest >= classes:
+        if least < 0 or greatest >= num_classes:
             raise InvalidArgumentError(
-                f"class indices must be in [0, {classes - 1}] or {ignore_index} to be ignored, got "
+                f"class indices must be in [0, {num_classes - 1}] or {ignore_index} to be ignored, got "
                 f"{least if least < 0 else greatest}"
             )
-    return Rows(rows, index, None, kept, weight, shape)
+    return index, kept
 
 
 def flat(tensor: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._calibration import write_calibration
+    from ._calibration_picture import plot_calibration
     from ._comparison import write_comparison
     from ._dropout import write_dropout
     from ._faces import plot_faces
@@ -17,11 +19,22 @@ if TYPE_CHECKING:
     from ._page import write_report
     from ._spectrum import plot_spectrum
 
-__all__ = ["plot_faces", "plot_spectrum", "write_comparison", "write_dropout", "write_linear", "write_report"]
+__all__ = [
+    "plot_calibration",
+    "plot_faces",
+    "plot_spectrum",
+    "write_calibration",
+    "write_comparison",
+    "write_dropout",
+    "write_linear",
+    "write_report",
+]
 
 _HOMES = {
+    "plot_calibration": "_calibration_picture",
     "plot_faces": "_faces",
     "plot_spectrum": "_spectrum",
+    "write_calibration": "_calibration",
     "write_comparison": "_comparison",
     "write_dropout": "_dropout",
     "write_linear": "_linear",

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidArgumentError
-from ._charts import budget_figures, history_table, phases, training_figures
+from ._charts import Figure, budget_figures, history_table, phases, training_figures
 from ._confusion import confusion_table
+from ._dense_headline import dense_sentence, dense_tiles, is_dense
 from ._headline import Headline, mean
 from ._penalty_charts import Survivors, face_figures, final_strength, in_boundary_units, rebuilt, survivors_figure
 from ._provenance import as_yaml, version_rows
 from ._record import Record, as_text
+from ._relations import relation_table
+from ._reliability import reliability_figure
+from ._shipping import shipping_section
 from ._template import write_page
 from ._wording import MISSING, TIMES, byte_size, count, duration, number, percent, plural
 
@@ -29,7 +33,8 @@ def write_report(metrics: Mapping[str, Any], path: str | os.PathLike[str]) -> Pa
     """Write the page of a run: one HTML file that needs no network, no script and no font of its own.
 
     The page has the headline figures, the curves of training and budget, the sparsity of each layer, the
-    weights that are left, the two faces of the penalty, the confusion matrix, and where it all came from.
+    weights that are left, what became of the model (``certificate`` and ``receipt``), the two faces of the
+    penalty, the confusion matrix, and where it all came from.
     What the record does not hold is left out. The same record gives the same bytes.
 
     Parameters
@@ -64,10 +69,11 @@ def _content(metrics: Mapping[str, Any]) -> dict[str, Any]:
     record = Record.of(metrics)
     runs = record.records("runs")
     headline = Headline.of(record, runs)
+    dense = is_dense(record)
     name = record.text("penalty.name", 60)
     parameters = record.get("penalty.parameters")
     penalty = rebuilt(name, parameters if isinstance(parameters, dict) else {})
-    survivors = Survivors.of(runs)
+    survivors = None if dense else Survivors.of(runs)
     strength = final_strength(runs)
     scaled = in_boundary_units(penalty, runs) if penalty is not None else None
     if scaled is not None:
@@ -78,19 +84,23 @@ def _content(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "title": " on ".join(part for part in (model, data) if part) or "A run",
         "version": record.text("obverse", 40),
         "penalty": name,
-        "sentence": headline.sentence(record),
-        "tiles": headline.tiles(),
+        "dense": dense,
+        "sentence": dense_sentence(headline, record, runs) if dense else headline.sentence(record),
+        "tiles": dense_tiles(headline, runs) if dense else headline.tiles(),
         "training": training_figures(runs),
         "history_head": head,
         "history_rows": rows,
-        "budget": budget_figures(runs),
+        "budget": [] if dense else budget_figures(runs),
         "phases": _phase_sentence(runs),
         "seeds": len(runs),
-        "layers": _layers(runs),
+        "layers": None if dense else _layers(runs),
+        "shipping": shipping_section(record),
         "survivors": survivors_figure(survivors, penalty, name) if survivors else None,
         "faces": face_figures(penalty, name, strength, survivors) if penalty is not None else [],
         "strength": strength,
         "confusion": confusion_table(record, runs),
+        "reliability": _reliability(runs),
+        "relations": next((found for found in (_relations(record, run) for run in runs) if found), None),
         "seed_rows": [_seed_row(i, run) for i, run in enumerate(runs[:_MOST_SEEDS])],
         "seeds_left_out": max(0, len(runs) - _MOST_SEEDS),
         "command": record.text("command", 4000),
@@ -139,6 +149,16 @@ def _layers(runs: list[Record]) -> dict[str, Any] | None:
             }
         )
     return {"rows": rows, "seeds": len(same), "left_out": len(names) - len(rows)}
+
+
+def _reliability(runs: list[Record]) -> Figure | None:
+    """The reliability diagram, one line for each seed."""
+    names = [f"seed {as_text(run.get('seed'), 24)}" if len(runs) > 1 else "test" for run in runs]
+    return reliability_figure({name: run.get("test.reliability") for name, run in zip(names, runs, strict=True)})
+
+
+def _relations(record: Record, run: Record) -> dict[str, Any] | None:
+    return relation_table(run.get("labels.relations"), record.items("data.classes"))
 
 
 def _seed_row(i: int, run: Record) -> list[dict[str, Any]]:

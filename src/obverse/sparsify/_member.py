@@ -110,8 +110,28 @@ class Member:
         self._boundary_strength = None
 
     @property
+    def parameters(self) -> list[nn.Parameter]:
+        """All tensors that have weights of its groups."""
+        return [self.parameter]
+
+    @property
     def group_size(self) -> int:
+        """Number of weights in each group."""
         return self.grouping.size(self.parameter)
+
+    def group_shape_of(self, *, is_held: bool) -> torch.Size:
+        """Shape of what has one entry for each group held here, or that the face works on."""
+        return self.grouping.magnitude(self.held if is_held else self.weights).shape
+
+    @property
+    def count(self) -> int:
+        """Number of weights in all groups."""
+        return self.parameter.numel()
+
+    @property
+    def has_state(self) -> bool:
+        """Whether the optimizer has taken a step that it remembers."""
+        return self.metric.has_state(self.parameter)
 
     @property
     def rate(self) -> float:
@@ -206,7 +226,26 @@ class Member:
         held = self.held
         held.mul_(self.grouping.spread(self.held_part(factor), held))
 
+    def masks(self, support: torch.Tensor) -> list[tuple[nn.Parameter, torch.Tensor]]:
+        """Every tensor with what its entries are multiplied by to hold a support of the groups held here."""
+        return [(self.parameter, self.grouping.spread(support, self.held))]
+
+    def nonzero_masks(self) -> list[tuple[nn.Parameter, torch.Tensor]]:
+        """Every tensor with a mask of the entries that are not zero, those outside the groups included."""
+        return [(self.parameter, (self.held != 0).to(self.parameter.dtype))]
+
+    def gradient_magnitude(self) -> torch.Tensor | None:
+        """Magnitude of every group of the gradient, in the unit that the penalty sees; None without a gradient."""
+        gradient = self.parameter.grad
+        if gradient is None:
+            return None
+        pull = local(gradient.detach())
+        if self.curve is not None:
+            pull = pull / self.held_part(self.curve.expand_as(self.weights))
+        return self.grouping.magnitude(pull)
+
     def nonzero(self) -> int:
+        """Number of weights that are not zero, in all processes."""
         return summed(int(torch.count_nonzero(self.held)), self.parameter)
 
     def whole(self, per_group: torch.Tensor) -> torch.Tensor:

@@ -9,9 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from ._aims import Aims
 from ._budget import Budget
 from ._member import Member
-from ._selection import boundaries, keepers
+from ._plan import Plan
+from ._selection import Bounds, boundaries, keepers
+from ._shards import local
+from ._span import Span
 from ._trajectory import Trajectory
 from .faces import Face
 
@@ -21,6 +25,9 @@ __all__ = ["Pool"]
 _APPLICATIONS = 400
 # A budget missed by more than this is said.
 _WORTH_A_WARNING = 0.01
+_WORTH_A_WARNING_OF_TIME = 0.05
+# How often on the way the sparsity that meets the costs of a budget is found anew.
+_ESTIMATES = 4
 # Control of a learned strategy's strength: its logarithm moves by this times the sparsity that is missing, per
 # application, within these bounds around the first one.
 _GAIN = 0.05
@@ -64,6 +71,12 @@ class Pool:
         # What the loss pays; a tensor, so that a compiled graph reads it anew.
         self.coefficient = torch.zeros((), device=members[0].held.device)
         self._continuation = continuation
+        spans = [member for member in members if isinstance(member, Span)]
+        self.plan = Plan(spans) if spans else None
+        # What the costs of a budget come to, as found last and when.
+        self.aims: Aims | None = None
+        self.final = 0.0 if budget is None or budget.sparsity is None else budget.sparsity
+        self._resolved = -1
         self.boundary: float | None = None
         self.trajectory = Trajectory()
         self._frozen = False
@@ -77,11 +90,20 @@ class Pool:
         self._every = every
 
     def __str__(self) -> str:
-        return f"budget={self.budget.sparsity:g}" if self.budget is not None else f"strength={self.strength:g}"
+        if self.budget is None:
+            return f"strength={self.strength:g}"
+        return f"budget={self.budget.sparsity:g}" if not self.budget.costs else f"budget({self.budget})"
 
     @property
     def weights(self) -> int:
-        return sum(member.parameter.numel() for member in self.members)
+        """Number of weights that the aim is a share of."""
+        return sum(member.count for member in self.members) if self.plan is None else self.plan.total
+
+    def nonzero(self) -> int:
+        """Number of these weights that are not zero."""
+        if self.plan is None:
+            return sum(member.nonzero() for member in self.members)
+        return self.plan.kept([member.magnitude() != 0 for member in self.members])
 
     @property
     def learned(self) -> list[nn.Parameter]:
@@ -96,7 +118,7 @@ class Pool:
     def target(self, step: int) -> float | None:
         if self.budget is None or self._total_steps is None:
             return None
-        return self.budget.target(step, self._total_steps)
+        return self.budget.target(step, self._total_steps, self.final)
 
     @property
     def is_frozen(self) -> bool:
@@ -153,9 +175,9 @@ class Pool:
         self._narrow(step)
         if self.budget is None or self._total_steps is None:
             # What an adaptive optimizer has not trained yet has no metric, and no step of its own.
-            waits = any(member.metric.has_state(member.parameter) for member in self.members)
+            waits = any(member.has_state for member in self.members)
             for member in self.members:
-                if not waits or member.metric.has_state(member.parameter):
+                if not waits or member.has_state:
                     face.descend(member, self.strength, self._every)
             self._record(step)
         elif step >= self.budget.freeze_step(self._total_steps):
@@ -167,12 +189,8 @@ class Pool:
     def hold_zeros(self) -> None:
         """After the freeze: put back to zero what the optimizer moved."""
         if self._frozen:
-            weights = [member.held for member in self.members]
-            supports = [
-                member.grouping.spread(_known(member.support), part)
-                for member, part in zip(self.members, weights, strict=True)
-            ]
-            torch._foreach_mul_(weights, supports)
+            pairs = [pair for member in self.members for pair in member.masks(_known(member.support))]
+            torch._foreach_mul_([local(parameter.detach()) for parameter, _ in pairs], [mask for _, mask in pairs])
 
     def finish(self, step: int, face: Face) -> bool:
         """End with exact zeros; True where a budget had to be met before its freeze."""
@@ -197,6 +215,8 @@ class Pool:
             "boundary": self.boundary,
             "frozen": self._frozen,
             "overshot": self._overshot,
+            "final": self.final,
+            "resolved": self._resolved,
             "width": self.members[0].width,
             "identity": self.identity(),
             "trajectory": self.trajectory.state_dict(),
@@ -215,6 +235,7 @@ class Pool:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.strength, self._frozen = float(state["strength"]), bool(state["frozen"])
         self._overshot = bool(state["overshot"])
+        self.final, self._resolved = float(state["final"]), int(state["resolved"])
         for member in self.members:
             member.widen(float(state["width"]))
         if self._frozen:
@@ -225,15 +246,22 @@ class Pool:
     def _settle(self, step: int, face: Face) -> None:
         assert self.budget is not None
         assert self._total_steps is not None
-        target = self.budget.target(step, self._total_steps)
         magnitudes = self._scores(face)
         sizes = [member.group_size for member in self.members]
         everywhere = [member.whole(part) for member, part in zip(self.members, magnitudes, strict=True)]
-        limits = boundaries(everywhere, sizes, target, self.budget.layer_floor)
+        stage = _ESTIMATES * step // max(1, self.budget.freeze_step(self._total_steps))
+        if stage != self._resolved:
+            self._resolve(stage, everywhere)
+        target = self.budget.target(step, self._total_steps, self.final)
+        bounds = self._bounds(self.final)
+        if self.plan is not None:
+            limits = self.plan.boundaries(magnitudes, target, bounds)
+        else:
+            limits = boundaries(everywhere, sizes, target, bounds)
         pressure = min(1.0, self._every * self.budget.pressure_per_step(self._total_steps))
         for member, magnitude, limit in zip(self.members, magnitudes, limits, strict=True):
             face.settle(member, magnitude, limit, member.boundary_strength, pressure)
-        member, limit = max(zip(self.members, limits, strict=True), key=lambda pair: pair[0].parameter.numel())
+        member, limit = max(zip(self.members, limits, strict=True), key=lambda pair: pair[0].count)
         strength = member.boundary_strength
         if face.is_controlled:
             self._control(target, face)
@@ -254,7 +282,7 @@ class Pool:
         What is learned has inertia: where more has fallen than the budget asks for, the strategy costs nothing until
         the loss has brought it back.
         """
-        fallen = sum(face.fallen(member) * member.parameter.numel() for member in self.members) / self.weights
+        fallen = sum(face.fallen(member) * member.count for member in self.members) / self.weights
         if math.isfinite(fallen):
             low, high = (bound * self._first_strength for bound in _REACH)
             self.strength = min(high, max(low, self.strength * math.exp(_GAIN * (target - fallen))))
@@ -263,8 +291,9 @@ class Pool:
     def _freeze(self, face: Face) -> None:
         assert self.budget is not None
         scores = [member.whole(part) for member, part in zip(self.members, self._scores(face), strict=True)]
-        sizes = [member.group_size for member in self.members]
-        masks = keepers(scores, sizes, self.budget.sparsity, self.budget.layer_floor)
+        self._resolve(_ESTIMATES, scores)
+        sparsity = self.final
+        masks = self._kept(scores, sparsity)
         for member, mask in zip(self.members, masks, strict=True):
             kept = member.part(mask)
             factor = face.fold(member, kept)
@@ -274,24 +303,71 @@ class Pool:
             member.work_on_all(False)
             member.multiply(member.support)
             face.detach(member)
-            member.metric.forget(member.parameter, member.grouping.spread(member.support, member.held))
+            for parameter, factor in member.masks(member.support):
+                member.metric.forget(parameter, factor)
         self._frozen = True
         self.strength = 0.0
         self.coefficient.zero_()
-        reached = 1 - sum(int(mask.sum()) * size for mask, size in zip(masks, sizes, strict=True)) / self.weights
-        if abs(reached - self.budget.sparsity) > _WORTH_A_WARNING:
+        reached = 1 - self._left(masks) / self.weights
+        if self.aims is not None:
+            self._warn_of_costs(masks)
+        elif abs(reached - sparsity) > _WORTH_A_WARNING:
             warnings.warn(
-                f"the budget asks for a sparsity of {self.budget.sparsity:g}; {reached:.3f} is the nearest that whole "
+                f"the budget asks for a sparsity of {sparsity:g}; {reached:.3f} is the nearest that whole "
                 "groups and the floor of every layer allow; use smaller groups, a lower floor, or another budget",
                 stacklevel=5,
             )
+
+    def _resolve(self, stage: int, scores: list[torch.Tensor]) -> None:
+        """Find the sparsity that the costs of the budget come to, with the groups ranked as they are now."""
+        self._resolved = stage
+        if self.aims is not None:
+            self.final = self.aims.sparsity(lambda sparsity: self._kept(scores, sparsity))
+
+    def _warn_of_costs(self, masks: list[torch.Tensor]) -> None:
+        assert self.aims is not None
+        assert self.budget is not None
+        for name, cost in self.aims.costs(masks).items():
+            limit = self.budget.costs[name]
+            if cost > limit * (1 + (_WORTH_A_WARNING_OF_TIME if name == "latency" else _WORTH_A_WARNING)):
+                warnings.warn(
+                    f"the budget asks for {name} of at most {limit:g}; {cost:g} is the nearest that whole groups and "
+                    "the floor of every layer allow; use smaller groups, a lower floor, or another budget",
+                    stacklevel=6,
+                )
+
+    def _kept(self, scores: list[torch.Tensor], sparsity: float) -> list[torch.Tensor]:
+        """Masks of the groups, of all processes, that a sparsity keeps."""
+        bounds = self._bounds(sparsity)
+        if self.plan is not None:
+            return self.plan.select(scores, sparsity, bounds, is_exact=True)
+        return keepers(scores, [member.group_size for member in self.members], sparsity, bounds)
+
+    def _left(self, masks: list[torch.Tensor]) -> int:
+        """Weights in the groups that masks keep."""
+        if self.plan is not None:
+            return self.plan.kept(masks)
+        return sum(int(mask.sum()) * member.group_size for mask, member in zip(masks, self.members, strict=True))
+
+    def _bounds(self, sparsity: float) -> list[Bounds]:
+        """What every member keeps at least and at most."""
+        assert self.budget is not None
+        floor, ceiling = self.budget.floor_at(sparsity), self.budget.ceiling
+        rules = [member.selected.rule for member in self.members]
+        return [
+            Bounds(
+                (floor if rule.floor is None else rule.floor) if sparsity > 0 else 0.0,
+                (ceiling if rule.ceiling is None else rule.ceiling) if sparsity > 0 else 1.0,
+            )
+            for rule in rules
+        ]
 
     def _scores(self, face: Face) -> list[torch.Tensor]:
         """Scores of all members in one unit: without a metric of its own, a tensor has the others' median."""
         magnitudes = [face.score(member) for member in self.members]
         if face.is_controlled or any(member.curve is not None for member in self.members):
             return magnitudes
-        fresh = [not member.metric.has_state(member.parameter) for member in self.members]
+        fresh = [not member.has_state for member in self.members]
         if any(fresh) and not all(fresh):
             known = sorted(m.curvature() for m, is_fresh in zip(self.members, fresh, strict=True) if not is_fresh)
             for magnitude, is_fresh in zip(magnitudes, fresh, strict=True):
@@ -302,12 +378,11 @@ class Pool:
     def _record(self, step: int) -> None:
         if not self.trajectory.takes_next():
             return
-        nonzero = sum(member.nonzero() for member in self.members)
         self.trajectory.add(
             {
                 "step": step,
                 "target": self.target(step),
-                "sparsity": 1 - nonzero / self.weights,
+                "sparsity": 1 - self.nonzero() / self.weights,
                 "strength": self.strength if math.isfinite(self.strength) else None,
                 "boundary": self.boundary,
                 "phase": self.phase(step),

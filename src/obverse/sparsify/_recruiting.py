@@ -18,7 +18,7 @@ from ._pool import Pool
 from ._rules import Rule, output_parameter, select
 from ._shards import check_shards
 
-__all__ = ["holder_of", "pooled", "recruit", "release", "take"]
+__all__ = ["check_free", "holder_of", "pooled", "recruit", "release", "take"]
 
 _HELD: Any = WeakIdKeyDictionary()
 
@@ -32,12 +32,25 @@ def holder_of(parameter: nn.Parameter) -> object | None:
 def take(members: Sequence[Member], holder: object) -> None:
     """Note who holds the members' parameters."""
     for member in members:
-        _HELD[member.parameter] = weakref.ref(holder)
+        for parameter in member.parameters:
+            _HELD[parameter] = weakref.ref(holder)
 
 
 def release(member: Member) -> None:
-    """Let others have the member's parameter."""
-    _HELD.pop(member.parameter, None)
+    """Let others have the member's parameters."""
+    for parameter in member.parameters:
+        _HELD.pop(parameter, None)
+
+
+def check_free(name: str, parameter: nn.Parameter) -> None:
+    """Raise where another Sparsifier holds a parameter.
+
+    Raises
+    ------
+    StateError
+    """
+    if holder_of(parameter) is not None:
+        raise StateError(f"{name!r} is held by another Sparsifier: finish() that one first, or skip it with a Rule")
 
 
 def recruit(model: nn.Module, rules: Sequence[Rule], default: Rule, metric: Metric) -> list[Member]:
@@ -60,10 +73,7 @@ def recruit(model: nn.Module, rules: Sequence[Rule], default: Rule, metric: Metr
             fits = rule.groups != "filters" or isinstance(owner, nn.modules.conv._ConvNd)
             if not fits or (selected.parameter is outputs and rule.groups != "inputs"):
                 continue
-        if holder_of(selected.parameter) is not None:
-            raise StateError(
-                f"{selected.name!r} is held by another Sparsifier: finish() that one first, or skip it with a Rule"
-            )
+        check_free(selected.name, selected.parameter)
         assert rule.penalty is not None
         assert rule.groups is not None
         check_shards(selected.name, selected.parameter)
@@ -89,16 +99,16 @@ def pooled(
     continuation: float,
 ) -> list[Pool]:
     """The members in pools of one aim each."""
-    pools: list[Pool] = []
+    # The common aim, and every rule's own, is one object shared by its members.
+    together: dict[tuple[int, float | None], list[Member]] = {}
     for member in members:
         rule = member.selected.rule
-        for pool in pools:
-            # The common aim, and every rule's own, is one object shared by its members.
-            if (pool.budget is rule.budget) and (rule.budget is not None or pool.strength == rule.strength):
-                pool.members.append(member)
-                break
-        else:
-            assert not isinstance(rule.budget, float | int)
-            strength = first_strength if rule.budget is not None else rule.strength or 0.0
-            pools.append(Pool([member], rule.budget, strength, total_steps, every, continuation))
+        key = (id(rule.budget), None) if rule.budget is not None else (0, rule.strength)
+        together.setdefault(key, []).append(member)
+    pools: list[Pool] = []
+    for alike in together.values():
+        rule = alike[0].selected.rule
+        assert not isinstance(rule.budget, float | int)
+        strength = first_strength if rule.budget is not None else rule.strength or 0.0
+        pools.append(Pool(alike, rule.budget, strength, total_steps, every, continuation))
     return pools

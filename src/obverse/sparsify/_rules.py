@@ -46,6 +46,9 @@ class Rule:
     groups : str, optional
     skip : bool, default False
         Leave the matching parameters alone.
+    floor, ceiling : float, optional
+        Fractions of its groups that each of these tensors keeps at least and at most under a budget, in [0, 1]; by
+        default the budget's.
 
     Notes
     -----
@@ -60,10 +63,18 @@ class Rule:
     budget: Budget | float | None = None
     groups: str | None = None
     skip: bool = False
+    floor: float | None = None
+    ceiling: float | None = None
 
     def __post_init__(self) -> None:
         if self.budget is not None and self.strength is not None:
             raise InvalidArgumentError(f"{self}: give a budget or a strength, not both")
+        for name in ("floor", "ceiling"):
+            value = getattr(self, name)
+            if value is not None and (not is_number(value) or not 0 <= value <= 1):
+                raise InvalidArgumentError(f"rule {self.match!r}: {name} must lie in [0, 1]; got {value!r}")
+        if self.floor is not None and self.ceiling is not None and self.floor > self.ceiling:
+            raise InvalidArgumentError(f"rule {self.match!r}: floor {self.floor:g} is above ceiling {self.ceiling:g}")
         if self.budget is not None:
             # An object of its own: a rule's budget is met by itself, also where it equals the common one.
             object.__setattr__(self, "budget", replace(as_budget(self.budget)))

@@ -1,22 +1,39 @@
-"""Which groups a target sparsity keeps: order statistics over several tensors, with a floor for each."""
+"""Which groups a target sparsity keeps: order statistics over several tensors, with a floor and a ceiling for each."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
-__all__ = ["boundaries", "keepers"]
+__all__ = ["Bounds", "boundaries", "keepers"]
 
 # Above this many groups a target on the way is met from an even sample; the final one always from all of them.
 _SAMPLE = 1 << 16
 
 
-def boundaries(magnitudes: Sequence[torch.Tensor], sizes: Sequence[int], sparsity: float, floor: float) -> list[float]:
+@dataclass(frozen=True)
+class Bounds:
+    """Fractions of its groups that a tensor keeps at least and at most; a floor above 0 keeps one group at least."""
+
+    floor: float = 0.0
+    ceiling: float = 1.0
+
+    def of(self, count: int) -> tuple[int, int]:
+        """Groups that a tensor of ``count`` keeps at least and at most."""
+        least = min(count, max(1, int(self.floor * count))) if self.floor > 0 else 0
+        return least, max(least, int(self.ceiling * count + 1e-9))
+
+
+def boundaries(
+    magnitudes: Sequence[torch.Tensor], sizes: Sequence[int], sparsity: float, bounds: Sequence[Bounds]
+) -> list[float]:
     """The magnitude at and below which groups fall, for each tensor.
 
-    One boundary for all, lowered for tensors that it would leave under their floor.
+    One boundary for all, raised for tensors that it would leave above their ceiling and lowered for those under their
+    floor.
 
     Parameters
     ----------
@@ -26,8 +43,8 @@ def boundaries(magnitudes: Sequence[torch.Tensor], sizes: Sequence[int], sparsit
         Weights per group, for each tensor.
     sparsity : float
         Fraction of all weights that should fall.
-    floor : float
-        Smallest fraction of its groups that a tensor keeps.
+    bounds : sequence of Bounds
+        Of each tensor.
     """
     flat = [magnitude.flatten() for magnitude in magnitudes]
     weights = [values.numel() * size for values, size in zip(flat, sizes, strict=True)]
@@ -41,21 +58,24 @@ def boundaries(magnitudes: Sequence[torch.Tensor], sizes: Sequence[int], sparsit
             return [own[index] for index in range(len(flat))]
         share = fallen / max(1, sum(weights[index] for index in free))
         common = _quantile([sampled[index] for index in free], [sizes[index] for index in free], share)
-        short = []
-        if floor > 0 and sparsity > 0:
-            short = [i for i in free if int((flat[i] > common).sum()) < _least(flat[i].numel(), floor)]
-        if not short:
+        bounded: dict[int, int] = {}
+        if sparsity > 0:
+            limits = {i: bounds[i].of(flat[i].numel()) for i in free if bounds[i] != Bounds()}
+            above = {i: int((flat[i] > common).sum()) for i in limits}
+            bounded = {i: most for i, (_, most) in limits.items() if above[i] > most}
+            bounded = bounded or {i: least for i, (least, _) in limits.items() if above[i] < least}
+        if not bounded:
             return [own.get(index, common) for index in range(len(flat))]
-        for index in short:
-            falling = flat[index].numel() - _least(flat[index].numel(), floor)
+        for index, stays in bounded.items():
+            falling = flat[index].numel() - stays
             own[index] = float(flat[index].kthvalue(falling).values) if falling > 0 else 0.0
             fallen -= falling * sizes[index]
 
 
 def keepers(
-    magnitudes: Sequence[torch.Tensor], sizes: Sequence[int], sparsity: float, floor: float
+    magnitudes: Sequence[torch.Tensor], sizes: Sequence[int], sparsity: float, bounds: Sequence[Bounds]
 ) -> list[torch.Tensor]:
-    """Masks that keep the largest groups: exactly the target, to within one group, floors first.
+    """Masks that keep the largest groups: exactly the target, to within one group, as far as the bounds allow.
 
     Returns
     -------
@@ -65,8 +85,8 @@ def keepers(
     total = sum(values.numel() * size for values, size in zip(flat, sizes, strict=True))
     allowance = total - round(sparsity * total)
     masks = [torch.zeros_like(values, dtype=torch.bool) for values in flat]
-    for values, size, mask in zip(flat, sizes, masks, strict=True):
-        count = _least(values.numel(), floor) if floor > 0 else 0
+    limits = [bound.of(values.numel()) for bound, values in zip(bounds, flat, strict=True)]
+    for values, size, mask, (count, _) in zip(flat, sizes, masks, limits, strict=True):
         mask[values.topk(count).indices] = True
         allowance -= count * size
     # The rest goes to the largest of what is left, wherever they are. Each tensor offers at most what the whole
@@ -74,7 +94,8 @@ def keepers(
     offers, origins, prices = [], [], []
     for index, (values, size, mask) in enumerate(zip(flat, sizes, masks, strict=True)):
         open_ = values.masked_fill(mask, -1.0)
-        count = min(values.numel() - int(mask.sum()), max(0, allowance) // size + 1) if allowance > 0 else 0
+        least, most = limits[index]
+        count = min(most - least, max(0, allowance) // size + 1) if allowance > 0 else 0
         top = open_.topk(count)
         offers.append(top.values)
         origins.append(torch.stack([torch.full_like(top.indices, index), top.indices]))
@@ -106,11 +127,6 @@ def _quantile(values: Sequence[torch.Tensor], sizes: Sequence[int], share: float
     ordered, order = together.sort()
     count = int((each[order].cumsum(0) <= share * int(each.sum())).sum())
     return float(ordered[count - 1]) if count > 0 else 0.0
-
-
-def _least(count: int, floor: float) -> int:
-    """Groups that a tensor of ``count`` keeps at least."""
-    return min(count, max(1, int(floor * count)))
 
 
 def _stride(magnitudes: Sequence[torch.Tensor]) -> int:

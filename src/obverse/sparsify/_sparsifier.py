@@ -14,19 +14,23 @@ import torch
 from torch import nn
 
 from ..errors import InvalidArgumentError, NonFiniteError, StateError
+from ..graph import Removable
 from ..penalties import LogSum, Penalty
+from ._aims import Aims, check_aims
 from ._arguments import check_aim, check_steps, check_strength, has_aim, penalty_of, seed_of
 from ._budget import Budget, is_number
 from ._curvature import Curvature
 from ._finite import check_finite
 from ._forward import Forward, without_hooks
 from ._joining import Joined, Share, learning_rate
+from ._member import Member
 from ._metric import Metric
 from ._pool import Pool
 from ._recruiting import pooled, recruit, release, take
 from ._rules import Rule, as_budget
 from ._scale import check_scale, natural_penalty, natural_strength
 from ._shards import is_sharded, local
+from ._spanning import check_spans, hold_spans, recruit_spans
 from ._state import VERSION, check_state, restored
 from ._switching import leave
 from ._zeros import keep_zeros
@@ -67,11 +71,14 @@ class Sparsifier:
         ``"learned-eta"``. Learned strategies have their own: ``"variational-dropout"``, ``"hard-concrete"``,
         ``"concrete-dropout"``; their parameters join the optimizer by `join`. So have ``"standout"``,
         ``"targeted-dropout"``, ``"magnitude"`` and ``"random"``. Objects of `obverse.sparsify` carry options.
-    groups : {"weights", "units", "filters", "inputs"}
+    groups : {"weights", "units", "filters", "inputs", "heads", "hidden", "embedding", "channels"}
         What lives or dies together. Unless a rule names it, the last layer is left alone when whole units or filters
-        fall: its units are the outputs.
+        fall: its units are the outputs. With ``example_inputs`` a group spans all tensors that belong to a unit, a
+        filter, an attention head, a hidden unit of a recurrent layer or an embedding dimension; ``"channels"`` are
+        all of these.
     budget : Budget or float, optional
-        What the run must end with (a float is a sparsity). Needs ``total_steps``.
+        What the run must end with: a sparsity (a float is one), or parameters, multiply-accumulates, bytes or seconds
+        of the whole model. Needs ``total_steps``.
     strength : float, optional
         :math:`\lambda` of ``loss + strength * penalty``, for those who want it instead of a budget.
     total_steps : int, optional
@@ -100,6 +107,11 @@ class Sparsifier:
         where the control of a learned strategy begins.
     noise : float, default 1.0
         Variance of the observations, 1 for a cross-entropy.
+    example_inputs : Tensor or tuple of arguments, optional
+        One batch, as the model takes it. The model is traced with it, and groups are what can be taken out whole
+        afterwards: what writes a channel, its bias and normalization, and what reads it. Their magnitude is the root
+        mean square over all of that, and a sparsity is the share of the removable parameters that fall, each counted
+        once. For the faces that act on the weights.
 
     Raises
     ------
@@ -140,6 +152,7 @@ class Sparsifier:
         continuation: float = 1.0,
         examples: int | None = None,
         noise: float = 1.0,
+        example_inputs: Any = None,
     ) -> None:
         self._face = face_named(face)
         budgets = [budget, *(rule.budget for rule in rules or ())]
@@ -176,12 +189,24 @@ class Sparsifier:
         self._total_steps = total_steps
         self._metric = Metric(optimizer)
         default = Rule(match="*", penalty=penalty, strength=strength, budget=budget, groups=groups)
-        self._members = recruit(model, rules, default, self._metric)
+        self._spans = example_inputs is not None
+        check_aims(rules, spans=self._spans, budget=budget)
+        self._removable: Removable | None = None
+        self._members: list[Member]
+        if self._spans:
+            check_spans(self._face, curvature)
+            spans, self._removable = recruit_spans(model, rules, default, self._metric, example_inputs)
+            self._members = list(spans)
+        else:
+            self._members = recruit(model, rules, default, self._metric)
         if any(parameter.is_meta for parameter in model.parameters()):
             raise InvalidArgumentError("the model has parameters on the meta device; materialize them first")
         self._forward = Forward(law, seed_of(seed), model, self._members[0].parameter.device)
         self._forward.face = self._face
         self._pools = pooled(self._members, total_steps, every, natural_strength(examples, noise), float(continuation))
+        if budget is not None and budget.costs:
+            for pool in self._pools:
+                pool.aims = Aims(budget, model, self._members, self._removable, example_inputs)
         self._model = weakref.ref(model)
         self._joined: Joined | None = None
         if not self._metric.is_diagonal and any(pool.budget is None for pool in self._pools):
@@ -361,6 +386,8 @@ class Sparsifier:
         if after is self._face:
             raise InvalidArgumentError("switch to another face object than the one in force")
         chosen = penalty_of(after, penalty)
+        if self._spans:
+            check_spans(after, self._curvature.kind)
         for pool in self._pools:
             check_aim(after, [None if pool.budget is not None else pool.strength], pool.budget)
         handed = leave(self._face, self._pools, self._forward, chosen)
@@ -425,7 +452,9 @@ class Sparsifier:
                     stacklevel=3,
                 )
         for member in self._members:
-            member.metric.forget(member.parameter, (member.held != 0).to(member.parameter.dtype))
+            for parameter, mask in member.nonzero_masks():
+                member.metric.forget(parameter, mask)
+                local(parameter.detach()).add_(0.0)  # -0.0, the zero of a negative weight, would be stored as a number
         self._release(keep_zeros_after)
 
     # ------------------------------------------------------------------ what it knows
@@ -436,8 +465,7 @@ class Sparsifier:
         Until the freeze of a budget, weights that fell may move again between two applications; the trajectory records
         the sparsity right after each.
         """
-        total = sum(member.parameter.numel() for member in self._members)
-        return 1 - sum(member.nonzero() for member in self._members) / total
+        return 1 - sum(pool.nonzero() for pool in self._pools) / sum(pool.weights for pool in self._pools)
 
     @property
     def strength(self) -> float:
@@ -484,7 +512,7 @@ class Sparsifier:
             {
                 "name": member.name,
                 "shape": list(member.parameter.shape),
-                "weights": member.parameter.numel(),
+                "weights": member.count,
                 "nonzero": member.nonzero(),
             }
             for member in self._members
@@ -507,15 +535,12 @@ class Sparsifier:
         """
         largest = 0.0
         for member in self._members:
-            gradient = member.parameter.grad
-            if gradient is None:
+            pull = member.gradient_magnitude()
+            if pull is None:
                 raise StateError(
                     f"{member.name!r} has no gradient: call largest_strength() after backward(), before zero_grad()"
                 )
-            pull = local(gradient.detach())
-            if member.curve is not None:
-                pull = pull / member.held_part(member.curve.expand_as(member.weights))
-            steepest = float(member.grouping.magnitude(pull).max())
+            steepest = float(pull.max())
             if not math.isfinite(steepest):
                 raise NonFiniteError(f"the gradient of {member.name!r} is not finite at step {self._step}")
             largest = max(largest, self._face.emptying_strength(member.penalty, steepest))
@@ -625,8 +650,10 @@ class Sparsifier:
             self._joined = None
         # An optimizer that moves weights together needs more than gradients of zero.
         mixing = None if self._metric.is_diagonal else self._metric.optimizer
+        if keep and self._spans:
+            hold_spans(self._members, mixing)
         for member in self._members:
-            if keep:
+            if keep and not self._spans:
                 keep_zeros(member.parameter, mixing)
             self._face.detach(member)
             member.support = member.curve = None

@@ -14,7 +14,7 @@ from ._pool import Pool
 
 __all__ = ["VERSION", "check_state", "restored"]
 
-VERSION = 2
+VERSION = 3
 
 
 def check_state(
@@ -49,8 +49,7 @@ def check_state(
         member = by_name[name]
         held = member.memory if tensor is memory.get(name) else member.support
         # What is frozen is known of the groups held here only.
-        weights = member.weights if tensor is memory.get(name) else member.held
-        expected = (member.grouping.magnitude(weights) if held is None else held).shape
+        expected = member.group_shape_of(is_held=tensor is not memory.get(name)) if held is None else held.shape
         if tensor.shape != expected:
             raise InvalidArgumentError(
                 f"the state of {name!r} has shape {tuple(tensor.shape)}, expected {tuple(expected)}"

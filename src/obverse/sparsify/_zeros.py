@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-__all__ = ["keep_zeros", "release_zeros"]
+__all__ = ["hold", "keep_zeros", "release_zeros"]
 
 _KEPT: Any = WeakIdKeyDictionary()
 
@@ -54,6 +54,15 @@ def keep_zeros(target: nn.Module | nn.Parameter, optimizer: torch.optim.Optimize
         optimizer.register_step_post_hook(_Rezero(kept))
 
 
+def hold(parameter: nn.Parameter, keep: torch.Tensor, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Keep the entries of a parameter at zero where ``keep`` is false, as `keep_zeros` does those that are zero."""
+    if parameter.requires_grad:
+        release_zeros(parameter)
+        _KEPT[parameter] = parameter.register_hook(_ZeroGradient(keep))  # type: ignore[no-untyped-call]
+        if optimizer is not None:
+            optimizer.register_step_post_hook(_Rezero([(weakref.ref(parameter), keep)]))
+
+
 class _Rezero:
     """After an optimizer's step: back to zero what it moved, as long as the zeros are kept."""
 
@@ -65,7 +74,7 @@ class _Rezero:
         for reference, keep in self.kept:
             parameter = reference()
             if parameter is not None and parameter in _KEPT:
-                parameter.detach().mul_(keep.to(parameter.device))
+                parameter.detach().mul_(keep.to(parameter.device)).add_(0.0)  # no -0.0
 
 
 def release_zeros(target: nn.Module | nn.Parameter) -> None:

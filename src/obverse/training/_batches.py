@@ -28,9 +28,15 @@ class Batches:
     seed : int
     rank, world : int
         This process and their number.
+    labels : Tensor of int64, shape (rows,), optional
+        With labels, rows come in twos of a class, so that nearly every row has another one of its class in its
+        process's part of the batch.
     """
 
-    def __init__(self, rows: int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, rows: int, batch_size: int, seed: int, rank: int = 0, world: int = 1, labels: Tensor | None = None
+    ) -> None:
+        self.labels = labels
         self.rows, self.seed, self.rank, self.world = rows, seed, rank, world
         self.per_epoch = math.ceil(rows / batch_size)
         if rows // self.per_epoch < world:
@@ -42,7 +48,20 @@ class Batches:
     def epoch(self, epoch: int) -> list[Tensor]:
         """Global batches of row numbers for this epoch; `share` takes this process's part."""
         generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
-        return list(torch.randperm(self.rows, generator=generator).tensor_split(self.per_epoch))
+        order = torch.randperm(self.rows, generator=generator)
+        if self.labels is not None:
+            order = self._in_twos(order, generator)
+        return list(order.tensor_split(self.per_epoch))
+
+    def _in_twos(self, order: Tensor, generator: torch.Generator) -> Tensor:
+        """The rows in a random order of pairs of a class; the two of a pair lie one process's stride apart."""
+        assert self.labels is not None
+        sorted_rows = order[self.labels[order].sort(stable=True).indices]
+        pairs = sorted_rows[: self.rows // 2 * 2].view(-1, 2)
+        pairs = pairs[torch.randperm(len(pairs), generator=generator)]
+        full = len(pairs) // self.world * self.world
+        strided = pairs[:full].view(-1, self.world, 2).transpose(1, 2).flatten()
+        return torch.cat([strided, pairs[full:].flatten(), sorted_rows[len(pairs) * 2 :]])
 
     def share(self, batch: Tensor) -> Tensor:
         """The part of a global batch that belongs to this process."""

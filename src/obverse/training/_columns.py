@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from ..errors import InvalidArgumentError, UnknownNameError
 from ._images import decode_images
 from ._labels import encode_labels
 from ._samples import Samples, Source
+from ._words import encode_words
 
 __all__ = ["read_csv", "read_hub", "read_image_folder", "read_parquet"]
 
@@ -161,11 +163,12 @@ def _source(loaded: Any, name: str, target: str | None, where: str) -> Source:
     image = _image_column(train, label)
     metadata = getattr(train.features[label], "names", None)
     train_samples, classes = _samples(train, label, image, metadata, f"{where} ({train_name})")
+    words = train_samples.inputs.shape[1] if train_samples.is_text else None
     test_samples = None
     if "test" in splits and train_name != "test":
         if label not in loaded["test"].column_names:
             raise InvalidArgumentError(f"{where} (test) has no column {label!r}")
-        test_samples, _ = _samples(loaded["test"], label, image, classes, f"{where} (test)")
+        test_samples, _ = _samples(loaded["test"], label, image, classes, f"{where} (test)", words)
     return Source(name=name, classes=classes, train=train_samples, test=test_samples)
 
 
@@ -195,7 +198,9 @@ def _image_column(split: Any, label: str) -> str | None:
     return None
 
 
-def _samples(split: Any, label: str, image: str | None, names: Any, where: str) -> tuple[Samples, tuple[str, ...]]:
+def _samples(
+    split: Any, label: str, image: str | None, names: Any, where: str, words: int | None = None
+) -> tuple[Samples, tuple[str, ...]]:
     if len(split) == 0:
         raise InvalidArgumentError(f"{where} is empty: no rows to learn from")
     if image is not None and type(split.features[image]).__name__ == "Image":
@@ -211,12 +216,26 @@ def _samples(split: Any, label: str, image: str | None, names: Any, where: str) 
     features = [column for column in table.column_names if column != label]
     if not features:
         raise InvalidArgumentError(f"{where} has no column besides the label {label!r}")
-    columns = [_numbers(table.column(column), column, where) for column in features]
+    cells = [table.column(column).to_pylist() for column in features]
+    if words is not None or all(map(_is_text, cells)):
+        return Samples(
+            encode_words([" ".join(map(_word, row)) for row in zip(*cells, strict=True)], words), labels
+        ), classes
+    columns = [_numbers(column, name, where) for column, name in zip(cells, features, strict=True)]
     return Samples(torch.stack(columns, dim=1), labels), classes
 
 
-def _numbers(column: Any, name: str, where: str) -> Tensor:
-    cells = column.to_pylist()
+def _is_text(cells: list[Any]) -> bool:
+    """Whether a column holds words: most of its cells are text and no number."""
+    words = sum(isinstance(cell, str) and bool(cell.strip()) and math.isnan(_number(cell)) for cell in cells)
+    return 2 * words > len(cells)
+
+
+def _word(cell: Any) -> str:
+    return "" if cell is None else str(cell)
+
+
+def _numbers(cells: list[Any], name: str, where: str) -> Tensor:
     try:
         values = np.asarray(cells, dtype=np.float64)
     except (TypeError, ValueError):

@@ -229,12 +229,14 @@ class _Work:
         fields |= {"tracker": self.recipe.tracker, "out": str(self.folder / "cells" / cell.name)}
         if cell.method == SMALL and cell.budget is not None:
             full, target = self.recipe.width, self._weights(data) * (1 - cell.budget)
-            fields["width"] = matching_width(self.recipe.model, data.input_shape, len(data.classes), target, full)
+            fields["width"] = matching_width(
+                self.recipe.model, data.input_shape, len(data.classes), target, full, data.tokens
+            )
         return Recipe.from_mapping(fields)
 
     def _weights(self, data: Data, width: float | None = None) -> int:
         width = self.recipe.width if width is None else width
-        return count_weights(self.recipe.model, data.input_shape, len(data.classes), width)
+        return count_weights(self.recipe.model, data.input_shape, len(data.classes), width, data.tokens)
 
     # ------------------------------------------------------------------ the study
     def open(self, cells: Sequence[Cell]) -> None:

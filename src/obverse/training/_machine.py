@@ -67,7 +67,7 @@ def decided(recipe: Recipe, data: Data, processes: int) -> Recipe:
         per_epoch = math.ceil(len(data.train) / recipe.batch_size)
         epochs = min(max(math.ceil(_STEPS / per_epoch), _FEWEST_EPOCHS), _MOST_EPOCHS)
     if threads is None:
-        model = build_model(recipe.model, data.input_shape, len(data.classes), recipe.width)
+        model = build_model(recipe.model, data.input_shape, len(data.classes), recipe.width, data.tokens)
         small = sum(p.numel() for p in model.parameters()) < _SMALL_MODEL
         dense = not any(isinstance(module, torch.nn.modules.conv._ConvNd) for module in model.modules())
         # Waking a second thread costs more than a small matrix product.

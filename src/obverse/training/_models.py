@@ -6,7 +6,7 @@ import importlib
 import inspect
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InvalidArgumentError, UnknownNameError
+from ._text_models import TextBag, TextTransformer
 
-__all__ = ["MODELS", "ResNet20", "build_model", "is_factory", "lenet_5", "lenet_300_100", "mlp", "resnet20"]
+__all__ = [
+    "MODELS",
+    "TEXT_MODELS",
+    "ResNet20",
+    "build_model",
+    "is_factory",
+    "lenet_5",
+    "lenet_300_100",
+    "mlp",
+    "resnet20",
+]
 
 
 def mlp(input_shape: tuple[int, ...], num_classes: int, width: float = 1.0) -> nn.Module:
@@ -130,41 +141,61 @@ MODELS: dict[str, Callable[[tuple[int, ...], int, float], nn.Module]] = {
 }
 
 
+TEXT_MODELS: dict[str, Callable[[int, int, int, float], nn.Module]] = {
+    "text-bag": lambda tokens, length, classes, width: TextBag(tokens, classes, scaled(64, width)),
+    "text-transformer": lambda tokens, length, classes, width: TextTransformer(
+        tokens, length, classes, 4 * scaled(16, width)
+    ),
+}
+
+
 def is_factory(name: str) -> bool:
     """Whether ``name`` is of the form ``package.module:factory``."""
     return ":" in name
 
 
-def build_model(name: str, input_shape: tuple[int, ...], num_classes: int, width: float = 1.0) -> nn.Module:
+def build_model(
+    name: str, input_shape: tuple[int, ...], num_classes: int, width: float = 1.0, tokens: int | None = None
+) -> nn.Module:
     """Build a model by name and check that it fits the data.
 
     Parameters
     ----------
     name : str
-        One of `MODELS`, or ``package.module:factory``, imported with the current folder on the path. The
-        factory is called with those of the keywords ``input_shape`` and ``num_classes`` that it accepts.
+        One of `MODELS` or `TEXT_MODELS`, or ``package.module:factory``, imported with the current folder on the path.
+        The factory is called with those of the keywords ``input_shape``, ``num_classes`` and, for texts, ``tokens``
+        that it accepts.
     input_shape : tuple of int
         Shape of one input.
     num_classes : int
     width : float
         Factor on the sizes of the hidden layers; a factory is given it as a keyword where it is not 1.
+    tokens : int, optional
+        Inputs are word ids below it; by default they are numbers.
 
     Raises
     ------
     InvalidArgumentError
-        When the factory cannot be imported, needs other arguments, raises, does not return a module, or the
-        module does not map (rows, \\*input_shape) to (rows, num_classes).
+        When a model of texts is given numbers or the other way round, or when the factory cannot be imported, needs
+        other arguments, raises, does not return a module, or the module does not map (rows, \\*input_shape) to (rows,
+        num_classes).
     """
     if name in MODELS:
+        if tokens is not None:
+            raise InvalidArgumentError(f"model {name} takes numbers and the data are texts: use {_or(TEXT_MODELS)}")
         return MODELS[name](input_shape, num_classes, width)
+    if name in TEXT_MODELS:
+        if tokens is None:
+            raise InvalidArgumentError(f"model {name} takes texts and the data are numbers: use {_or(MODELS)}")
+        return TEXT_MODELS[name](tokens, input_shape[0], num_classes, width)
     if not is_factory(name):
-        raise UnknownNameError("model", name, MODELS)
-    model = _call_factory(name, input_shape, num_classes, width)
+        raise UnknownNameError("model", name, [*MODELS, *TEXT_MODELS])
+    model = _call_factory(name, input_shape, num_classes, width, tokens)
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            scores = model(torch.zeros(2, *input_shape))
+            scores = model(torch.zeros(2, *input_shape, dtype=torch.float32 if tokens is None else torch.int32))
     except Exception as error:  # the user's code may raise anything
         raise InvalidArgumentError(
             f"model {name} cannot take inputs of shape {(2, *input_shape)}: {_brief(error)}"
@@ -176,7 +207,13 @@ def build_model(name: str, input_shape: tuple[int, ...], num_classes: int, width
     return model
 
 
-def _call_factory(name: str, input_shape: tuple[int, ...], num_classes: int, width: float) -> nn.Module:
+def _or(names: Iterable[str]) -> str:
+    return " or ".join(names)
+
+
+def _call_factory(
+    name: str, input_shape: tuple[int, ...], num_classes: int, width: float, tokens: int | None
+) -> nn.Module:
     module_name, _, attribute = name.partition(":")
     here = str(Path.cwd())
     sys.path.insert(0, here)
@@ -188,7 +225,8 @@ def _call_factory(name: str, input_shape: tuple[int, ...], num_classes: int, wid
         sys.path.remove(here)
     if not callable(factory):
         raise InvalidArgumentError(f"{name} is not callable; give a function that returns a torch.nn.Module")
-    offered = _accepted(factory, name, {"input_shape": input_shape, "num_classes": num_classes})
+    known: dict[str, Any] = {"input_shape": input_shape, "num_classes": num_classes}
+    offered = _accepted(factory, name, known if tokens is None else {**known, "tokens": tokens})
     if width != 1:
         # A keyword it has for a purpose of its own is left alone until someone asks for another width.
         if not _accepted(factory, name, {**offered, "width": width}).keys() - offered.keys():

@@ -13,10 +13,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ..errors import InvalidArgumentError, UnknownNameError
 from ._faces import face_names, takes_penalty
-from ._models import MODELS, is_factory
+from ._models import MODELS, TEXT_MODELS, is_factory
 from ._sources import source_name
 
-__all__ = ["PenaltyChoice", "Recipe", "parse_budget", "parse_penalty", "read_recipe"]
+__all__ = ["LabelChoice", "PenaltyChoice", "Recipe", "parse_budget", "parse_labels", "parse_penalty", "read_recipe"]
 
 
 def parse_budget(given: object) -> float:
@@ -61,6 +61,22 @@ def parse_penalty(given: object) -> object:
     return {"name": name.strip(), "parameters": parameters}
 
 
+def parse_labels(given: object) -> object:
+    """A label criterion from ``"adaptive"`` or ``"adaptive:strength=1,update=average"``; anything but text as given."""
+    if not isinstance(given, str):
+        return given
+    if given.strip() == "none":
+        return None
+    name, _, rest = given.partition(":")
+    parameters: dict[str, Any] = {}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise InvalidArgumentError(f"labels {given!r}: options are written name:option=value,option=value")
+        parameters[key.strip()] = yaml.safe_load(value) if value.strip() else None
+    return {"name": name.strip(), "parameters": parameters}
+
+
 def _known_face(face: str) -> str:
     if face not in face_names():
         raise UnknownNameError("face", face, face_names())
@@ -74,6 +90,23 @@ class PenaltyChoice(BaseModel):
 
     name: str
     parameters: dict[str, float] = {}
+
+
+class LabelChoice(BaseModel):
+    """A label criterion by name, with options where they differ from its defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    parameters: dict[str, bool | int | float | str | None] = {}
+
+    @model_validator(mode="after")
+    def _known(self) -> LabelChoice:
+        from ..labels import label_criteria
+
+        if self.name not in label_criteria():
+            raise UnknownNameError("labels", self.name, label_criteria())
+        return self
 
 
 class Recipe(BaseModel):
@@ -90,7 +123,8 @@ class Recipe(BaseModel):
     target : str or None
         Label column of a table.
     model : str
-        ``mlp``, ``lenet-300-100``, ``lenet-5``, ``resnet20`` or ``package.module:factory``.
+        ``mlp``, ``lenet-300-100``, ``lenet-5``, ``resnet20``, ``text-bag``, ``text-transformer`` or
+        ``package.module:factory``.
     width : float
         Factor on the units and channels of a named model's hidden layers; a factory is given it as a keyword
         where it is not 1.
@@ -109,6 +143,9 @@ class Recipe(BaseModel):
         Momentum is used by ``sgd`` only; the schedule takes the learning rate to zero.
     label_smoothing : float
         In [0, 1).
+    labels : LabelChoice or None
+        A criterion of `obverse.labels` in place of the cross-entropy; also given as ``"adaptive"`` or
+        ``"adaptive:strength=1"``.
     augment : str
         Random shifts and flips of images.
     seed, seeds : int
@@ -146,6 +183,7 @@ class Recipe(BaseModel):
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    labels: Annotated[LabelChoice | None, BeforeValidator(parse_labels)] = None
     augment: Literal["none", "shift", "flip", "shift+flip"] = "none"
     seed: int = Field(default=0, ge=0, lt=2**31)
     seeds: int = Field(default=1, ge=1, le=1000)
@@ -178,10 +216,12 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _complete(self) -> Recipe:
-        if self.model not in MODELS and not is_factory(self.model):
-            raise UnknownNameError("model", self.model, MODELS)
+        if self.model not in MODELS and self.model not in TEXT_MODELS and not is_factory(self.model):
+            raise UnknownNameError("model", self.model, [*MODELS, *TEXT_MODELS])
         if self.penalty is None and takes_penalty(self.face):
             self.penalty = PenaltyChoice(name="log-sum")
+        if self.labels is not None and self.label_smoothing > 0:
+            raise InvalidArgumentError("labels have a criterion of their own: leave out label_smoothing")
         return self
 
     @classmethod
@@ -249,7 +289,7 @@ class Recipe(BaseModel):
         fields = self.model_dump(exclude={"out"})
         # What does not hold is left out, so that what is written reads back; and what is as it always was, so that
         # an older checkpoint still belongs to its recipe.
-        for name in ("budget", "strength", "penalty"):
+        for name in ("budget", "strength", "penalty", "labels"):
             if fields[name] is None:
                 del fields[name]
         if self.width == 1:
@@ -265,6 +305,7 @@ class Recipe(BaseModel):
                 raise InvalidArgumentError(f"output folder {self.out}: there is no such home") from error
         model = re.sub(r"[^\w.-]+", "-", self.model)
         parts = [source_name(self.data), model]
+        parts += [] if self.labels is None else [f"labels-{self.labels.name}"]
         if self.face == "none":
             parts += ["dense", *([] if self.width == 1 else [f"width-{self.width:g}"])]
         else:

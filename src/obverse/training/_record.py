@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from .. import __version__
+from ._confidence import confidence_record
 from ._trainer import Trainer
 
 __all__ = ["plain_json", "run_record", "summary", "t_interval", "versions"]
@@ -23,6 +24,7 @@ def run_record(trainer: Trainer) -> dict[str, Any]:
     """Evaluate a finished run; the only place that looks at the test split."""
     _, validation_error, _ = trainer.evaluate(trainer.data.validation)
     loss, error, confusion = trainer.evaluate(trainer.data.test)
+    labels = trainer.loss.record()
     layers = [_layer(layer) for layer in trainer.sparsifier.layers()]
     return {
         "seed": trainer.seed,
@@ -30,12 +32,13 @@ def run_record(trainer: Trainer) -> dict[str, Any]:
         "trajectory": [dict(point) for point in trainer.sparsifier.trajectory],
         "layers": layers,
         "weights_histogram": _histogram(trainer, [layer["name"] for layer in layers]),
-        "test": {"error": error, "loss": loss, "confusion": confusion},
+        "test": {"error": error, "loss": loss, "confusion": confusion, **confidence_record(trainer)},
         "validation": {"error": validation_error},
         "sparsity": _sparsity(layers),
         "size": _size(trainer, layers),
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "seconds": trainer.seconds,
+        **({} if labels is None else {"labels": labels}),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..errors import InvalidArgumentError
@@ -18,7 +19,8 @@ class Samples:
     Attributes
     ----------
     inputs : Tensor
-        uint8, (rows, channels, height, width), for images; float32, (rows, features), otherwise.
+        uint8, (rows, channels, height, width), for images; int32, (rows, words), for texts; float32, (rows, features),
+        otherwise.
     labels : Tensor of int64, shape (rows,)
     """
 
@@ -31,6 +33,11 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether inputs are word ids."""
+        return self.inputs.dtype == torch.int32
 
     def rows(self, index: Tensor) -> Samples:
         """The samples at ``index``."""
@@ -60,6 +67,9 @@ class Source:
     def __post_init__(self) -> None:
         if len(self.classes) < 2 or int(self.train.labels.min()) == int(self.train.labels.max()):
             raise InvalidArgumentError(f"{self.name}: the training data hold a single class; at least two are needed")
+        if self.test is not None and self.test.is_text != self.train.is_text:
+            kinds = ("texts", "numbers") if self.train.is_text else ("numbers", "texts")
+            raise InvalidArgumentError(f"{self.name}: training inputs are {kinds[0]} and test inputs {kinds[1]}")
         if self.test is not None and self.test.inputs.shape[1:] != self.train.inputs.shape[1:]:
             raise InvalidArgumentError(
                 f"{self.name}: training inputs have shape {tuple(self.train.inputs.shape[1:])} "

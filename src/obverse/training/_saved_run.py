@@ -80,7 +80,7 @@ def read_run(folder: str | Path, model: str | None = None) -> SavedRun:
             raise InvalidArgumentError(f"{folder} is no finished run of obverse sparsify: it has no {path.name}")
     recipe = read_recipe({} if model is None else {"model": model}, folder / "recipe.yaml")
     data = read_data(recipe)
-    built = build_model(recipe.model, data.input_shape, len(data.classes), recipe.width)
+    built = build_model(recipe.model, data.input_shape, len(data.classes), recipe.width, data.tokens)
     _load(built, weights)
     return SavedRun(folder, recipe, data, built.eval())
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..compact import Certificate, Parity, accelerate, compact, export_onnx, export_program, load, save
 from ..errors import InvalidArgumentError, UnknownNameError
+from ._checkpoint import write_atomically
 from ._record import versions
 from ._saved_run import SavedRun, read_run
 
@@ -50,6 +51,7 @@ def compact_run(folder: str | Path, *, model: str | None = None) -> Certificate:
     small, certificate = compact(run.model, example_inputs(run, _EXAMPLES))
     save(small, run.folder / COMPACT, certificate=certificate)
     (run.folder / "certificate.json").write_text(certificate.to_json() + "\n", encoding="utf-8")
+    _show(run.folder)
     return certificate
 
 
@@ -111,6 +113,7 @@ def bench_run(
         torch.set_num_threads(before)
     record = {"run": str(run.folder), "receipts": receipts, "versions": versions()}
     (run.folder / "receipt.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    _show(run.folder)
     return {**record, "text": "\n\n".join(text)}
 
 
@@ -155,6 +158,21 @@ def export_run(
     path = run.folder / FORMATS[form] if out is None else Path(out).expanduser()
     write = export_onnx if form == "onnx" else export_program
     return write(run.model if small is None else small, example_inputs(run, _EXAMPLES), path)
+
+
+def _show(folder: Path) -> None:
+    """Write the page of the run again, with the certificate and the receipt that its folder has."""
+    from ..report import write_report
+
+    record = folder / "metrics.json"
+    if not record.is_file():
+        return  # a model by itself has no page
+    content = json.loads(record.read_text(encoding="utf-8"))
+    for name in ("certificate", "receipt"):
+        file = folder / f"{name}.json"
+        if file.is_file():
+            content[name] = json.loads(file.read_text(encoding="utf-8"))
+    write_atomically(folder / "report.html", lambda file: write_report(content, file))
 
 
 def compact_model(run: SavedRun, model: str | None) -> nn.Module | None:

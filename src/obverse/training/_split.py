@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import InvalidArgumentError
 from ._samples import Samples, Source
+from ._words import TOKENS
 
 __all__ = ["Data", "carve", "split_source"]
 
@@ -27,7 +28,8 @@ class Data:
     classes : tuple of str
     train, validation, test : Samples
     mean, std : Tensor
-        Per channel of images (in pixel values) or per feature, of the training split; shaped to broadcast.
+        Per channel of images (in pixel values) or per feature, of the training split; shaped to broadcast. 0 and 1 for
+        texts.
     """
 
     name: str
@@ -48,8 +50,15 @@ class Data:
         """Whether inputs are images."""
         return self.train.inputs.ndim == 4
 
+    @property
+    def tokens(self) -> int | None:
+        """Number of word ids where inputs are texts, else None."""
+        return TOKENS if self.train.is_text else None
+
     def normalize(self, inputs: Tensor) -> Tensor:
-        """Inputs in float32, centered and scaled by the statistics of the training split."""
+        """Inputs in float32, centered and scaled by the statistics of the training split; texts as they are."""
+        if self.tokens is not None:
+            return inputs
         return (inputs.to(torch.float32) - self.mean) / self.std
 
     def to(self, device: torch.device) -> Data:
@@ -64,6 +73,7 @@ class Data:
 
     def describe(self) -> dict[str, Any]:
         """What a report says about the data."""
+        kind = {} if self.tokens is None else {"tokens": self.tokens}
         return {
             "name": self.name,
             "classes": list(self.classes),
@@ -72,6 +82,7 @@ class Data:
             "test": len(self.test),
             "input_shape": list(self.input_shape),
             "normalization": {"mean": self.mean.flatten().tolist(), "std": self.std.flatten().tolist()},
+            **kind,
         }
 
 
@@ -94,7 +105,7 @@ def split_source(source: Source, validation_fraction: float, test_fraction: floa
         train, test = train.rows(kept), train.rows(held)
     kept, held = carve(train.labels, validation_fraction, seed, "validation")
     train, validation = train.rows(kept), train.rows(held)
-    mean, std = _statistics(train.inputs)
+    mean, std = (torch.zeros(1), torch.ones(1)) if train.is_text else _statistics(train.inputs)
     return Data(source.name, source.classes, train, validation, test, mean, std)
 
 

@@ -30,7 +30,10 @@ from ._trainer import Trainer, identity, same_recipe
 
 __all__ = ["read_data", "run_recipe", "run_seeds"]
 
-_FILES = ("model.safetensors", "metrics.json", "recipe.yaml", "report.html", "history.csv")
+_FILES = (
+    *("model.safetensors", "metrics.json", "recipe.yaml", "report.html", "history.csv"),
+    *("compact.safetensors", "certificate.json", "receipt.json"),  # made of the model
+)
 _FOLDERS = ("checkpoint", "tensorboard")
 _STATE, _RESULT = Path("checkpoint/state.pt"), Path("checkpoint/result.json")
 

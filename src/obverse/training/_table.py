@@ -10,7 +10,9 @@ __all__ = ["results_table"]
 
 
 def results_table(metrics: dict[str, Any]) -> Table:
-    """A table of the runs in ``metrics.json``."""
+    """A table of the runs in ``metrics.json``: their zeros, or of dense runs their calibration."""
+    if metrics["recipe"]["face"] == "none":
+        return _dense_table(metrics)
     runs, total = metrics["runs"], metrics["summary"]
     named = (metrics["data"]["name"], metrics["model"]["name"], metrics["penalty"]["name"])
     table = Table(title="  ".join(name for name in named if name))
@@ -37,6 +39,32 @@ def results_table(metrics: dict[str, Any]) -> Table:
             f"{total['compression']:.1f}x less",
             f"{total['seconds']:.1f}",
         )
+    return table
+
+
+def _dense_table(metrics: dict[str, Any]) -> Table:
+    runs = metrics["runs"]
+    labels = metrics["recipe"].get("labels")
+    named = (metrics["data"]["name"], metrics["model"]["name"], labels and f"{labels['name']} labels")
+    table = Table(title="  ".join(name for name in named if name))
+    for heading in ("seed", "test error", "NLL", "calibration error", "temperature", "after scaling", "seconds"):
+        table.add_column(heading, justify="right")
+    for run in runs:
+        test = run["test"]
+        cells = [f"{test['error']:.2%}", f"{test['loss']:.3f}"]
+        cells += [
+            format(test[field], digits) if test.get(field) is not None else "-"
+            for field, digits in (
+                ("calibration_error", ".2%"),
+                ("temperature", ".2f"),
+                ("scaled_calibration_error", ".2%"),
+            )
+        ]
+        table.add_row(str(run["seed"]), *cells, f"{run['seconds']:.1f}")
+    if len(runs) > 1:
+        error, interval = (metrics["summary"]["test_error"][key] for key in ("mean", "interval"))
+        table.add_section()
+        table.add_row("mean", f"{error:.2%} ± {interval:.2%}")
     return table
 
 

@@ -17,6 +17,7 @@ from ._attach import attach
 from ._batches import Batches, augment_images
 from ._checkpoint import read_checkpoint, write_checkpoint
 from ._interrupt import Asking, InterruptedRunError
+from ._loss import training_loss
 from ._models import build_model
 from ._recipe import Recipe
 from ._samples import Samples
@@ -46,7 +47,7 @@ class Trainer:
     data : Data
         On the device of the accelerator.
     seed : int
-        Decides initial weights, batches, augmentation and the noise of dropout.
+        Decides initial weights, batches, augmentation, the noise of dropout and what is drawn of labels.
     accelerator : accelerate.Accelerator
         Device, precision and processes.
 
@@ -56,6 +57,8 @@ class Trainer:
         The plain model.
     sparsifier : obverse.Sparsifier or DenseTraining
         The latter stands in where the recipe trains dense.
+    loss : SmoothedLoss or CriterionLoss
+        What is minimized, beside the penalty.
     history : list of dict
         One entry per finished epoch.
     step, total_steps : int
@@ -68,16 +71,20 @@ class Trainer:
             raise InvalidArgumentError(f"augment {recipe.augment!r} is for images, and {data.name} holds features")
         self.recipe, self.data, self.seed, self.accelerator = recipe, data, seed, accelerator
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
-        self.batches = Batches(len(data.train), recipe.batch_size, seed, self.rank, self.world)
         self.epochs = recipe.epochs
-        self.total_steps = self.epochs * self.batches.per_epoch
 
         torch.manual_seed(seed)
         classes = len(data.classes)
-        self.model: nn.Module = build_model(recipe.model, data.input_shape, classes, recipe.width)
+        self.model: nn.Module = build_model(recipe.model, data.input_shape, classes, recipe.width, data.tokens)
         self.model = self.model.to(accelerator.device)
+        self.loss = training_loss(recipe, data, self.model, seed)
+        pairs = data.train.labels.cpu() if self.loss.pairs else None
+        self.batches = Batches(len(data.train), recipe.batch_size, seed, self.rank, self.world, pairs)
+        self.total_steps = self.epochs * self.batches.per_epoch
         self.optimizer = _optimizer(recipe, self.model)
         self.sparsifier = attach(recipe, self.model, self.optimizer, self.total_steps, seed, len(data.train))
+        for group in self.loss.parameter_groups():
+            self.optimizer.add_param_group(group)
         # What a face learns may have a rate of its own; the schedule keeps its ratio to that of the weights.
         self._rates = [group["lr"] / recipe.learning_rate for group in self.optimizer.param_groups]
         # Equal weights on every process, but independent noise in the model's own layers.
@@ -120,6 +127,8 @@ class Trainer:
         while self.epoch < self.epochs:
             order = self.batches.epoch(self.epoch)
             self._forward.train()
+            if self.index == 0:
+                self.loss.start_epoch()
             while self.index < len(order):
                 loss = self._step(order[self.index])
                 self.index += 1
@@ -151,8 +160,7 @@ class Trainer:
         rate = learning_rate(recipe, self.step, self.total_steps)
         for group, ratio in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = ratio * rate
-        scores = self._forward(data.normalize(inputs)).float()
-        fit = functional.cross_entropy(scores, labels, reduction="sum", label_smoothing=recipe.label_smoothing)
+        scores, fit = self.loss(self._forward, data.normalize(inputs), labels, rows)
         # Gradients are averaged over processes, so each weighs its rows by the number of processes.
         loss = fit * (self.world / len(batch)) + self.sparsifier.penalty()
         value = float(loss.detach())
@@ -187,6 +195,7 @@ class Trainer:
     def _end_epoch(self) -> None:
         sums = self.accelerator.reduce(self._sums.clone(), "sum").tolist()
         rows = len(self.data.train)
+        self.loss.end_epoch()
         loss, error, _ = self.evaluate(self.data.validation)
         self.history.append(
             {
@@ -255,6 +264,7 @@ class Trainer:
 
             random = gather_object(random)
         sums = self.accelerator.reduce(self._sums.clone(), "sum")
+        labels = self.loss.state_dict()
         if self.accelerator.is_main_process:
             write_checkpoint(
                 path,
@@ -264,6 +274,7 @@ class Trainer:
                     "optimizer": self.optimizer.state_dict(),
                     "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
                     "sparsifier": self.sparsifier.state_dict(),
+                    "labels": labels,
                     "random": random,
                     "position": {"epoch": self.epoch, "index": self.index, "step": self.step},
                     "sums": sums.cpu(),
@@ -291,6 +302,7 @@ class Trainer:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.sparsifier.load_state_dict(state["sparsifier"])
+            self.loss.load_state_dict(state.get("labels", {}))
             if self.accelerator.scaler and state["scaler"]:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
             _restore_random(state["random"][self.rank], self.accelerator.device)

@@ -18,18 +18,25 @@ _LEAST = 1e-6
 
 
 @lru_cache(maxsize=4096)
-def count_weights(model: str, input_shape: tuple[int, ...], num_classes: int, width: float = 1.0) -> int:
+def count_weights(
+    model: str, input_shape: tuple[int, ...], num_classes: int, width: float = 1.0, tokens: int | None = None
+) -> int:
     """Number of weights in the matrices of a model: what a budget is a fraction of."""
     if is_factory(model):
-        built = build_model(model, input_shape, num_classes, width)
+        built = build_model(model, input_shape, num_classes, width, tokens)
     else:
         with torch.device("meta"):
-            built = build_model(model, input_shape, num_classes, width)
+            built = build_model(model, input_shape, num_classes, width, tokens)
     return sum(weight.numel() for _, weight in prunable(built))
 
 
 def matching_width(
-    model: str, input_shape: tuple[int, ...], num_classes: int, weights: float, widest: float = 1.0
+    model: str,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    weights: float,
+    widest: float = 1.0,
+    tokens: int | None = None,
 ) -> float:
     """The width, at most ``widest``, whose `count_weights` is nearest to ``weights``.
 
@@ -41,12 +48,12 @@ def matching_width(
 
     def count(width: float) -> int:
         try:
-            return count_weights(model, input_shape, num_classes, width)
+            return count_weights(model, input_shape, num_classes, width, tokens)
         except InvalidArgumentError:  # a factory need not know what to do with less than one unit
             return 0
 
     if is_factory(model):
-        count_weights(model, input_shape, num_classes, 0.9 * widest)
+        count_weights(model, input_shape, num_classes, 0.9 * widest, tokens)
     if count(_LEAST) >= weights:
         return _LEAST
     low, high = _LEAST, widest

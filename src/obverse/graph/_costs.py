@@ -1,7 +1,8 @@
-"""What a model costs: parameters, multiply-accumulates, bytes of its file, seconds on this machine."""
+"""What a model costs: parameters, multiply-accumulates, seconds on this machine."""
 
 from __future__ import annotations
 
+import statistics
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from ..errors import InvalidArgumentError
 from ._timing import Interval, compare_times, interval_of
 
-__all__ = ["as_inputs", "file_bytes", "latency", "macs", "parameters"]
+__all__ = ["as_inputs", "latency", "macs", "parameters", "time_ratio"]
 
 
 def parameters(model: nn.Module, *, nonzero: bool = False) -> int:
@@ -60,13 +61,6 @@ def macs(model: nn.Module, inputs: Any) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def file_bytes(model: nn.Module, *, layout: str = "smallest") -> int:
-    """Bytes of the file that `obverse.save` writes."""
-    from ._file import encoded_model
-
-    return len(encoded_model(model, layout=layout))
-
-
 def latency(model: nn.Module, inputs: Any, *, repeats: int = 30) -> Interval:
     """Seconds of one forward pass over ``inputs`` on this machine, with torch's current number of threads.
 
@@ -96,6 +90,19 @@ def latency(model: nn.Module, inputs: Any, *, repeats: int = 30) -> Interval:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def time_ratio(model: nn.Module, reference: nn.Module, inputs: Any, *, repeats: int = 30) -> float:
+    """Time of one forward pass over that of another model, both in evaluation mode, timed in turn.
+
+    The median over ``repeats`` rounds of the ratio within a round: a drift of the machine's speed meets both.
+    """
+    arguments = as_inputs(inputs)
+    device = next((a.device for a in arguments if isinstance(a, Tensor)), None)
+    with torch.inference_mode():
+        calls = {"model": lambda: model(*arguments), "reference": lambda: reference(*arguments)}
+        times = compare_times(calls, repeats, device)
+    return statistics.median(a / b for a, b in zip(times["model"], times["reference"], strict=True))
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..graph import Knowledge
 from ._dead import Verdict, fold
+from ._flow import Knowledge
 
 __all__ = ["Change", "rebuild"]
 
@@ -46,9 +46,7 @@ def rebuild(model: nn.Module, know: Knowledge, verdict: Verdict) -> Rebuilt:
             if ratio > 1:
                 layer.weight.mul_(ratio**0.5)
                 layer.eps *= ratio
-                done.folded.append(
-                    f"{scaled.owner}: scale rescaled and eps set to {layer.eps!r}, which a file of sizes does not carry"
-                )
+                done.folded.append(f"{scaled.owner}: scale rescaled and eps set to {layer.eps!r}")
         for name, held in know.axes.items():
             tensor = _tensor(twin, name)
             cut = tensor

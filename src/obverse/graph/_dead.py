@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-from ..graph import Knowledge, Read
+from ._flow import Knowledge, Read
 
 __all__ = ["Verdict", "judge"]
 
@@ -27,6 +27,11 @@ class Verdict:
         pinned = torch.tensor([know.channels.pinned(int(r)) is not None for r in root])
         self._class = pinned.clone()
         self.reasons: dict[int, str] = {int(r): know.channels.pins[int(r)] for r in root.unique() if pinned[r]}  # type: ignore[no-untyped-call]
+
+    def give_up(self, roots: torch.Tensor) -> None:
+        """Let these classes go, and nothing else."""
+        self._class.fill_(True)
+        self._class[roots] = False
 
     def keeps(self, labels: torch.Tensor) -> torch.Tensor:
         """Whether each of these labels stays; bool, the shape of ``labels``."""
@@ -51,7 +56,7 @@ def fold(read: Read, verdict: Verdict) -> torch.Tensor:
 
 def judge(know: Knowledge, rounding: int | None = None) -> Verdict:
     """The greatest fixed point: all channels go but those that something kept still needs."""
-    labels = torch.arange(len(know.channels._parent))
+    labels = torch.arange(know.channels.count)
     verdict = Verdict(know, know.channels.roots(labels))
     boxes = [_small(verdict.root[one]) for move in know.moves for one in (*move.before, *move.after)]
     boxes = [one for one in boxes if one.numel() > 1]

@@ -1,0 +1,1 @@
+"""What `benchmarks/labels.py` trains, on what, and how."""
