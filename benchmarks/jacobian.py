@@ -176,6 +176,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--networks", nargs="+", default=[], help="only those whose names hold one of these words")
+    parser.add_argument("--rows", nargs="+", default=[], help="only those whose names hold one of these words")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     results: dict[str, Any] = {}
@@ -188,7 +189,12 @@ def main() -> int:
         if arguments.networks and not any(word in network for word in arguments.networks):
             continue
         plain = Loop(build, inputs, None)
-        loops = {name: Loop(build, inputs, options) for name, options in variants(network, smooth).items()}
+        chosen = {
+            name: options
+            for name, options in variants(network, smooth).items()
+            if not arguments.rows or any(word in name for word in arguments.rows)
+        }
+        loops = {name: Loop(build, inputs, options) for name, options in chosen.items()}
         for loop in (plain, *loops.values()):
             loop.run(2)
         ratios: dict[str, list[float]] = {name: [] for name in loops}

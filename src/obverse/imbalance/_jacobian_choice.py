@@ -83,7 +83,7 @@ class Choice:
         if is_first and float(miss) > 1.0:
             self._give_up("the forward pass, run again, gives another loss: is there noise of another kind in it?")
             return False
-        if is_first and self._is_auto:
+        if self._is_auto and is_first:
             self.reason = "the graph of the logits has no kink"
         self.is_settled = True
         return True
@@ -93,11 +93,11 @@ def shared_factor(loss: Tensor, logits: Tensor, losses: Tensor, seen: Pass) -> T
     """The number by which ``loss`` is a multiple of the summed losses as functions of the logits; None if it is not."""
     if seen.wants_input_gradient or not loss.requires_grad or not _only_through(loss, logits):
         return None
-    (given,) = torch.autograd.grad(loss, logits, retain_graph=True, allow_unused=True)
     (own,) = torch.autograd.grad(losses.sum(), logits, retain_graph=True)
-    if given is None:
+    found: tuple[Tensor | None, ...] = torch.autograd.grad(loss, logits, retain_graph=True, allow_unused=True)
+    if found[0] is None:
         return None
-    given, own = given.flatten().to(losses.dtype), own.flatten().to(losses.dtype)
+    given, own = found[0].flatten().to(losses.dtype), own.flatten().to(losses.dtype)
     factor = given @ own / (own @ own).clamp_min(torch.finfo(own.dtype).tiny)
     rest = (given - factor * own).norm()
     return factor if bool(rest <= 1e-5 * given.norm()) else None

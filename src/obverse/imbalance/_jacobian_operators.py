@@ -140,7 +140,7 @@ class _GroupNorm(torch.autograd.Function):
         rows, channels = x.shape[:2]
         ctx.sizes = (rows, channels, x.numel() // (rows * channels), groups)
         ctx.eps = eps
-        out, center, scale = torch.native_group_norm(x, weight, bias, *ctx.sizes, eps)
+        out, center, scale = _aten.native_group_norm(x, weight, bias, *ctx.sizes, eps)
         ctx.save_for_backward(x, weight, center, scale)
         return out
 
@@ -190,7 +190,8 @@ class _GroupNormBackward(torch.autograd.Function):
         svx, sgx, svg = ((p * q).sum(2, dtype=dtype) for p, q in ((v3, x3), (g3, x3), (v3, g3)))
 
         def mean(sums: Tensor) -> Tensor:
-            return sums.reshape(rows, groups, -1).sum(2) / count
+            means: Tensor = sums.reshape(rows, groups, -1).sum(2) / count
+            return means
 
         def spread(values: Tensor) -> Tensor:
             return values.repeat_interleave(channels // groups, 1)

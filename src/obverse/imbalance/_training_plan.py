@@ -159,5 +159,5 @@ def probabilities(plan: TrainingPlan, model: nn.Module, inputs: Tensor) -> Tenso
     """Predicted probabilities (N, K) in float32 on the CPU, the model in evaluation mode."""
     model.eval()
     with torch.no_grad():
-        parts = [model(rows.to(plan.device)).float().softmax(1).cpu() for rows in inputs.split(1024)]
+        parts = [model(rows.to(plan.device)).float().softmax(1).cpu() for rows in torch.split(inputs, 1024)]
     return torch.cat(parts)
