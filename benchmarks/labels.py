@@ -39,15 +39,14 @@ Job = tuple[str, str, str, float, int]
 
 
 def jobs(arguments: argparse.Namespace) -> list[Job]:
-    """What is to be run, the defaults of all methods first."""
+    """What is to be run, seed by seed, the defaults of all methods first."""
     from label_cases.methods import METHODS
 
     most = max(len(method.values) for method in METHODS.values())
     return [
         (data, noise, name, METHODS[name].values[place], seed)
-        for place in range(most)
-        for seed, data, noise, name in itertools.product(
-            arguments.seeds, arguments.data, arguments.noises, arguments.methods
+        for seed, place, data, noise, name in itertools.product(
+            arguments.seeds, range(most), arguments.data, arguments.noises, arguments.methods
         )
         if place < len(METHODS[name].values)
     ]
