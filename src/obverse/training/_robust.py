@@ -207,7 +207,8 @@ def _dry_run(build: Callable[[], nn.Module]) -> None:
 
 @torch.no_grad()
 def _report(model: nn.Module, data: Data, part: Samples, counts: Tensor) -> GroupReport:
-    logits = torch.cat([model(data.normalize(rows)) for rows in part.inputs.split(_ROWS)])
+    starts = range(0, len(part), _ROWS)
+    logits = torch.cat([model(data.normalize(part.inputs[start : start + _ROWS])) for start in starts])
     names = list(data.classes)
     shown = [names[label] for label in part.labels.tolist()]
     known = dict(zip(names, counts.tolist(), strict=True))
