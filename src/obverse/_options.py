@@ -11,7 +11,9 @@ TARGET: Any = typer.Option(None, help="Label column of a table [label].")
 MODEL: Any = typer.Option(
     None, help="mlp, lenet-300-100, lenet-5, resnet20, text-bag, text-transformer or package.module:factory [mlp]."
 )
-GROUPS: Any = typer.Option(None, help="weights, units, filters or inputs [weights].")
+GROUPS: Any = typer.Option(
+    None, help="weights, units, filters, inputs, or across tensors: channels, heads, hidden, embedding [weights]."
+)
 EPOCHS: Any = typer.Option(None, help="By default about 2500 steps.")
 BATCH_SIZE: Any = typer.Option(None, help="Over all processes [64].")
 OPTIMIZER: Any = typer.Option(None, help="sgd, adam or adamw [adam].")

@@ -67,6 +67,15 @@ def test_compact_leaves_a_smaller_equal_model(folder: Path) -> None:
     assert "The receipt" not in page  # nothing was timed
 
 
+def test_what_a_run_with_channels_zeroes_is_what_compact_removes(tmp_path: Path) -> None:
+    out = tmp_path / "channels"
+    recipe = Recipe(model="lenet-5", groups="channels", budget=0.6, epochs=2, threads=1, out=str(out))
+    run_recipe(recipe, console=Console(quiet=True))
+    answer("compact", str(out))
+    found = json.loads((out / "certificate.json").read_text())
+    assert found["after"]["parameters"] == pytest.approx(0.4 * found["before"]["parameters"], rel=0.05)
+
+
 def test_export_compares_what_it_writes(folder: Path) -> None:
     assert "relative difference" in answer("export", str(folder), "--format", "torch")
     run = read_run(folder)

@@ -9,12 +9,16 @@ from torch import Tensor, nn
 
 from ._penalty import build_penalty
 from ._recipe import Recipe
+from ._split import Data
+
+_SPANNING = ("channels", "heads", "hidden", "embedding")
+_EXAMPLES = 8
 
 __all__ = ["DenseTraining", "attach", "prunable"]
 
 
 def attach(
-    recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, total_steps: int, seed: int, examples: int
+    recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, total_steps: int, seed: int, data: Data
 ) -> Any:
     """The Sparsifier of a recipe, with what its face learns in the optimizer."""
     from ..sparsify import Budget, Sparsifier
@@ -35,7 +39,9 @@ def attach(
         strength=recipe.strength,
         total_steps=total_steps,
         seed=seed,
-        examples=examples,
+        examples=len(data.train),
+        # Groups that span tensors are found by tracing the model.
+        example_inputs=data.normalize(data.train.inputs[:_EXAMPLES]) if recipe.groups in _SPANNING else None,
     )
     sparsifier.join()
     return sparsifier

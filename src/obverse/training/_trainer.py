@@ -82,7 +82,7 @@ class Trainer:
         self.batches = Batches(len(data.train), recipe.batch_size, seed, self.rank, self.world, pairs)
         self.total_steps = self.epochs * self.batches.per_epoch
         self.optimizer = _optimizer(recipe, self.model)
-        self.sparsifier = attach(recipe, self.model, self.optimizer, self.total_steps, seed, len(data.train))
+        self.sparsifier = attach(recipe, self.model, self.optimizer, self.total_steps, seed, data)
         for group in self.loss.parameter_groups():
             self.optimizer.add_param_group(group)
         # What a face learns may have a rate of its own; the schedule keeps its ratio to that of the weights.
