@@ -55,6 +55,31 @@ def test_kinds_and_what_stays():
         found.of("rows")
 
 
+def test_grouped_queries_in_one_call():
+    class Grouped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.num_heads, self.num_kv_heads = 4, 2
+            self.q, self.k, self.v, self.o = nn.Linear(8, 16), nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(16, 3)
+
+        def forward(self, x):
+            batch, length, _ = x.shape
+            q = self.q(x).view(batch, length, self.num_heads, -1).transpose(1, 2)
+            k = self.k(x).view(batch, length, self.num_kv_heads, -1).transpose(1, 2)
+            v = self.v(x).view(batch, length, self.num_kv_heads, -1).transpose(1, 2)
+            y = nn.functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+            return self.o(y.transpose(1, 2).flatten(2))
+
+    torch.manual_seed(0)
+    model, inputs = Grouped(), torch.randn(2, 5, 8)
+    (heads,) = removable(model, inputs).of("heads")
+    _zero(model, heads, torch.tensor([1]))
+    small, certificate = compact(model, inputs)
+    assert (small.num_heads, small.num_kv_heads) == (2, 1)
+    assert parameters(small) == parameters(removable(model, inputs).without(model, [heads.roots[1:]]))
+    assert certificate.worst("float64") < 1e-10
+
+
 def test_both_directions_and_layers_go_together():
     build, feed = ZOO["rnn, two layers and directions"]
     (hidden,) = removable(build(), feed()).of("hidden")

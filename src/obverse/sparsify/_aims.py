@@ -13,6 +13,7 @@ from ..errors import InvalidArgumentError, StateError
 from ..graph import Removable, as_inputs, estimated_bytes, latency, macs, parameters, time_ratio
 from ._budget import Budget
 from ._member import Member
+from ._processes import average, is_parallel
 from ._rules import Rule
 from ._span import Span
 
@@ -92,7 +93,7 @@ class Aims:
         # Time is measured against the whole model in turn, so that the speed of the machine may drift meanwhile.
         self._seconds = 0.0
         if "latency" in budget.costs:
-            self._seconds = latency(model, self._inputs, repeats=_REPEATS).median
+            self._seconds = self._agreed(latency(model, self._inputs, repeats=_REPEATS).median)
         for name, limit in budget.costs.items():
             now = self._seconds if name == "latency" else self._of(name, model, None)
             if now <= limit:
@@ -154,13 +155,22 @@ class Aims:
     def _spans(self) -> list[Span]:
         return [member for member in self._members if isinstance(member, Span)]
 
+    def _agreed(self, measured: float) -> float:
+        """One number for all processes: what they measure differs, and what they prune may not."""
+        if not is_parallel():
+            return measured
+        shared = torch.tensor([measured], dtype=torch.float64, device=self._members[0].parameter.device)
+        average(shared)
+        return float(shared)
+
     def _of(self, name: str, model: nn.Module, masks: Sequence[torch.Tensor] | None, longer: int = 1) -> float:
         """A cost of the model; without the graph, where zeros are left out."""
         if name == "macs":
             return float(macs(model, self._inputs))
         if name == "latency":
             whole = self._smaller([torch.ones(len(member.roots), dtype=torch.bool) for member in self._spans])
-            return self._seconds * time_ratio(model.eval(), whole.eval(), self._inputs, repeats=longer * _REPEATS)
+            ratio = time_ratio(model.eval(), whole.eval(), self._inputs, repeats=longer * _REPEATS)
+            return self._seconds * self._agreed(ratio)
         kept: dict[str, int] = {}
         if self._removable is None and masks is not None:
             for member, mask in zip(self._members, masks, strict=True):

@@ -20,7 +20,7 @@ __all__ = ["Grouping", "grouping"]
 
 
 class Grouping(Protocol):
-    """How one tensor falls into groups. Groups that span several tensors implement the same three verbs."""
+    """How one tensor falls into groups; `SpanningGroups` has the same three verbs for a list of tensors."""
 
     def size(self, parameter: torch.Tensor) -> int:
         """Number of weights in each group."""

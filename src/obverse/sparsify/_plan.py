@@ -87,8 +87,9 @@ class Plan:
         count = first + int(np.abs(left[first:] - goal).argmin())
         chosen = self._closer(order, owner, count, first, goal) if is_exact else list(order[:count])
         masks = [torch.ones(len(score), dtype=torch.bool) for score in scores]
-        for at in chosen:
-            masks[owner[at]][place[at]] = False
+        fallen = np.array(chosen, dtype=np.int64)
+        for number, mask in enumerate(masks):
+            mask[torch.from_numpy(place[fallen[owner[fallen] == number]])] = False
         return [mask.to(score.device) for mask, score in zip(masks, scores, strict=True)]
 
     def boundaries(self, scores: Sequence[torch.Tensor], sparsity: float, bounds: Sequence[Bounds]) -> list[float]:

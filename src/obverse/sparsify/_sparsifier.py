@@ -507,7 +507,11 @@ class Sparsifier:
         return self._main.trajectory.points
 
     def layers(self) -> list[dict[str, Any]]:
-        """Name, shape, number of weights and of nonzero weights of every regularized tensor."""
+        """Name, shape, number of weights and of nonzero weights of every regularized tensor.
+
+        Of groups that span tensors: of every family, by the tensor that names it, with the weights of all its groups;
+        those that two families share count for both.
+        """
         return [
             {
                 "name": member.name,
