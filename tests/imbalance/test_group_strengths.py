@@ -78,6 +78,7 @@ def test_smoothing_fades_with_rows_and_needs_no_errors_at_all() -> None:
     assert group_strengths(1e-9 * ERROR, COUNTS).numpy() == pytest.approx(group_strengths(ERROR, COUNTS).numpy())
     tiny = group_strengths([1e-300, 1e-250], [1e12, 1], (3.0, 2.0))
     assert bool(torch.isfinite(tiny).all())
+    assert bool((group_strengths([0.0, 5e-324], [1, 2]) > 0).all())
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def group_strengths(
 def smoothed(
     noise: NDArray[np.float64], trials: NDArray[np.float64], smoothing: float, toward: float | None
 ) -> NDArray[np.float64]:
-    """Noise with ``smoothing`` pseudo-rows of the noise ``toward``."""
+    """Noise with ``smoothing`` pseudo-rows of the noise ``toward``, up to a common factor."""
     if len(trials) != len(noise) or (trials <= 0).any():
         raise InvalidArgumentError(f"trials must be {len(noise)} positive numbers, got {trials.tolist()}")
     if not 0.0 <= smoothing < math.inf:
@@ -166,10 +166,13 @@ def smoothed(
         raise InvalidArgumentError(f"toward must be positive and finite, got {toward!r}")
     if smoothing == 0.0:
         return noise
-    pooled = float((trials * noise).sum() / trials.sum()) if toward is None else toward
-    if pooled == 0.0:
+    unit = max(float(noise.max()), toward or 0.0)
+    if unit == 0.0:
         return np.ones_like(noise)
-    return np.asarray((trials * noise + smoothing * pooled) / (trials + smoothing))
+    # In units of the largest, since parts of the smallest floats round to zero.
+    relative = noise / unit
+    pooled = float((trials * relative).sum() / trials.sum()) if toward is None else toward / unit
+    return np.asarray((trials * relative + smoothing * pooled) / (trials + smoothing))
 
 
 def _normalized(strengths: NDArray[np.float64], rows: NDArray[np.float64], how: str) -> NDArray[np.float64]:
