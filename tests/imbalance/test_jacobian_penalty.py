@@ -598,6 +598,16 @@ def test_without_norms_hidden_linear_layers_are_met_at_their_inputs() -> None:
     assert distance(difference[1], with_data[1]) < 1e-5
 
 
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_channels_last_is_the_same(norm: str) -> None:
+    inputs, target = batch()
+    expected = penalty_of(build(nn.ReLU, norm), inputs, target)
+    model = build(nn.ReLU, norm).to(memory_format=torch.channels_last)
+    found = penalty_of(model, inputs.to(memory_format=torch.channels_last), target)
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-12, atol=0)
+    assert distance(found[1], expected[1]) < 1e-12
+
+
 def test_layers_that_overwrite_their_input_do_not_change_what_is_measured() -> None:
     inputs, target = batch()
     careful = penalty_of(build(nn.ReLU), inputs, target)

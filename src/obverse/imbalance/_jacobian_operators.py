@@ -136,7 +136,6 @@ class _GroupNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, groups: int, weight: Any, bias: Any, eps: float) -> Any:
-        x = x.contiguous()
         rows, channels = x.shape[:2]
         ctx.sizes = (rows, channels, x.numel() // (rows * channels), groups)
         ctx.eps = eps
@@ -282,7 +281,8 @@ def _group_norm(x: Tensor, num_groups: int, weight: Any = None, bias: Any = None
     # Under autocast torch computes it in float32.
     if not x.requires_grad or (weight is None) != (bias is None) or torch.is_autocast_enabled(x.device.type):
         return None
-    return _GroupNorm.apply(x, num_groups, weight, bias, eps)  # type: ignore[no-untyped-call]
+    # Made contiguous out here: what is saved must be the argument itself, for the gradient to reach it.
+    return _GroupNorm.apply(x.contiguous(), num_groups, weight, bias, eps)  # type: ignore[no-untyped-call]
 
 
 def _silu(x: Tensor, inplace: bool = False) -> Any:
