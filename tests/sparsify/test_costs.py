@@ -43,6 +43,7 @@ def shrunk(name, budget, **options):
     return compact(model.eval(), X[:4])[0]
 
 
+@pytest.mark.filterwarnings("ignore:the budget asks for macs:UserWarning")
 @pytest.mark.parametrize("share", [0.4])
 def test_parameters_products_and_bytes_of_what_is_left(share):
     dense = NETWORKS["convolutional"]()

@@ -94,8 +94,9 @@ class Aims:
         self._seconds = 0.0
         if "latency" in budget.costs:
             self._seconds = self._agreed(latency(model, self._inputs, repeats=_REPEATS).median)
+        self.whole: dict[str, float] = {}  # what the model costs as it is
         for name, limit in budget.costs.items():
-            now = self._seconds if name == "latency" else self._of(name, model, None)
+            self.whole[name] = now = self._seconds if name == "latency" else self._of(name, model, None)
             if now <= limit:
                 raise InvalidArgumentError(
                     f"the budget asks for {name} of at most {limit:g}, and the model has {now:g} as it is"

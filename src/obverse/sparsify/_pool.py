@@ -329,7 +329,8 @@ class Pool:
         assert self.budget is not None
         for name, cost in self.aims.costs(masks).items():
             limit = self.budget.costs[name]
-            if cost > limit * (1 + (_WORTH_A_WARNING_OF_TIME if name == "latency" else _WORTH_A_WARNING)):
+            near = _WORTH_A_WARNING_OF_TIME * limit if name == "latency" else _WORTH_A_WARNING * self.aims.whole[name]
+            if cost > limit + near:
                 warnings.warn(
                     f"the budget asks for {name} of at most {limit:g}; {cost:g} is the nearest that whole groups and "
                     "the floor of every layer allow; use smaller groups, a lower floor, or another budget",
