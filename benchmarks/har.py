@@ -88,6 +88,8 @@ def table(runs: dict[str, Any]) -> None:
     from case.harness import interval
     from har_cases.methods import METHODS
 
+    from obverse.imbalance import predicted_gain
+
     groups: dict[str, dict[float, dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
     for key, run in runs.items():
         if not key.startswith("cross-fit/"):
@@ -118,6 +120,10 @@ def table(runs: dict[str, Any]) -> None:
             f"{noisy[0]:>11.1f} ± {noisy[1]:<4.1f} "
             f"{other[0]:>6.2f} ± {other[1]:<4.2f} {both[0]:>6.1f} ± {both[1]:<4.1f} {seconds:>6.1f} {len(by_seed):>5}"
         )
+    for key, found in runs.items():
+        if key.startswith("cross-fit/"):
+            gain = predicted_gain(found["error"], found["counts"]).adaptive
+            print(f"predicted gain of adaptive strengths over one for all, {key.split('/')[1]}: {gain:.2f}")
     for name in ("uniform", "HAR", "HAR+DRW"):
         if name in chosen and "ERM" in chosen:
             seeds = sorted(set(chosen[name]) & set(chosen["ERM"]))
