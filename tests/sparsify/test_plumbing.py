@@ -138,7 +138,7 @@ def _processes(kinds: tuple[str, ...], method: str, folder: Path) -> list[dict[s
     [
         ("ddp", "hard-concrete"),
         ("fsdp", "proximal"),
-        ("fsdp", "changing"),
+        pytest.param("fsdp", "changing", marks=pytest.mark.slow),
         pytest.param("ddp", "proximal", marks=pytest.mark.slow),
         pytest.param("ddp", "learned-eta", marks=pytest.mark.slow),
         pytest.param("ddp", "variational-weights", marks=pytest.mark.slow),
@@ -160,7 +160,7 @@ def test_two_processes_equal_one(kind: str, method: str, tmp_path: Path) -> None
     assert len({(tmp_path / f"{kind}-{rank}.txt").read_text() for rank in (0, 1)}) == 1
 
 
-@pytest.mark.parametrize("method", ["variational", pytest.param("dropout", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", [pytest.param(name, marks=pytest.mark.slow) for name in ("variational", "dropout")])
 def test_sharded_training_equals_data_parallel_training(method: str, tmp_path: Path) -> None:
     """Noise on activations differs from process to process, so that two processes are not one."""
     expected, first, second = _processes(("ddp", "fsdp"), method, tmp_path)

@@ -405,6 +405,7 @@ def test_the_guide_prints_what_it_says(tmp_path: Path) -> None:
                 assert word == other or set(word) <= set("┏━┳┓┡╇┩└─┴┘")
 
 
+@pytest.mark.slow
 def test_real_processes(regression: Path, tmp_path: Path) -> None:
     def run(*words: Any) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "obverse.cli", *(str(word) for word in words)]

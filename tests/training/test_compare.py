@@ -256,6 +256,7 @@ def test_a_cell_that_fails_is_recorded_and_tried_again(shared, runs, tmp_path, m
     assert set(states(record).values()) == {"done"}
 
 
+@pytest.mark.slow
 def test_an_interrupted_comparison_goes_on_where_it_was(shared, runs, tmp_path, monkeypatch):
     whole = compare(Recipe.from_mapping(shared(out=str(tmp_path / "whole"))), **GRID)
     runs.clear()
@@ -320,7 +321,8 @@ def test_two_processes_share_a_study(shared, tmp_path, storage):
     assert tables[0] == tables[1]
 
 
-@pytest.mark.parametrize("storage", [None, pytest.param("sqlite", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("storage", [None, "sqlite"])
 def test_the_cell_of_a_killed_process_is_taken_up_again(shared, tmp_path, storage):
     fields = shared(epochs=200, seeds=1) | {"methods": "proximal", "budgets": "80%"}
     if storage:
