@@ -34,6 +34,7 @@ from case.cifar import augmented, data
 from case.harness import Part, Results, interval
 
 from obverse.dropout import DropBlock2d, Dropout, InsertedDropout, diagnose, insert_dropout, marginalized
+from obverse.labels import CalibrationError
 from obverse.training import build_model
 
 METHODS = ("none", "dropout", "dropblock", "dropblock-exact", "deterministic")
@@ -92,22 +93,15 @@ def scores_of(model: nn.Module, images: Tensor) -> Tensor:
         return torch.cat([model(part) for part in images.split(500)]).double()
 
 
-def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
-    """Expected calibration error in percent."""
-    confidence, answers = probabilities.max(1)
-    right = (answers == labels).double()
-    bins = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
-    gaps = torch.zeros(BINS, dtype=torch.float64).index_add_(0, bins, confidence - right)
-    return 100 * float(gaps.abs().sum()) / len(labels)
-
-
 def run(method: str, seed: int, parts: dict[str, Part], epochs: int, images: int) -> dict[str, Any]:
     model = train(method, seed, (parts["train"][0][:images], parts["train"][1][:images]), epochs)
     scores, labels = scores_of(model, parts["test"][0]), parts["test"][1]
+    calibration = CalibrationError(BINS)
+    calibration.update(scores, labels)
     return {
         "error": 100 * float((scores.argmax(1) != labels).double().mean()),
         "nll": float(F.cross_entropy(scores, labels)),
-        "ece": calibration_error(scores.softmax(1), labels),
+        "ece": 100 * calibration.compute(),
     }
 
 

@@ -41,15 +41,16 @@ def data() -> dict[str, Part]:
     }
 
 
-def augmented(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Each image shifted by up to 4 pixels, with zeros beyond its edge, and flipped half of the time."""
+def augmented(images: torch.Tensor, generator: torch.Generator, reach: int = 4) -> torch.Tensor:
+    """Each image shifted by up to ``reach`` pixels, with zeros beyond its edge, and flipped half of the time."""
     count, _, height, width = images.shape
-    padded = F.pad(images, (4, 4, 4, 4))
-    down = torch.randint(0, 9, (count, 1), generator=generator) + torch.arange(height)
-    right = torch.randint(0, 9, (count, 1), generator=generator) + torch.arange(width)
+    padded = F.pad(images, (reach,) * 4)
+    down = torch.randint(0, 2 * reach + 1, (count, 1), generator=generator) + torch.arange(height)
+    right = torch.randint(0, 2 * reach + 1, (count, 1), generator=generator) + torch.arange(width)
     flipped = torch.rand(count, 1, generator=generator) < 0.5
     right = torch.where(flipped, right.flip(1), right)
     rows = torch.arange(count)[:, None, None]
+    rows, down, right = (places.to(images.device) for places in (rows, down, right))
     moved = padded.permute(0, 2, 3, 1)[rows, down[:, :, None], right[:, None, :]]
     return moved.permute(0, 3, 1, 2)
 

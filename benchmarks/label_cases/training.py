@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from case.cifar import augmented
 from torch import Tensor, nn
 
 from obverse.labels import (
@@ -54,20 +54,6 @@ class ResNet8(nn.Module):
         return scores
 
 
-def _augmented(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Shifted by up to 2 pixels and flipped half of the time."""
-    count, _, height, width = images.shape
-    device = images.device
-    draws = torch.randint(0, 5, (2, count, 1), generator=generator).to(device)
-    flipped = (torch.rand(count, 1, generator=generator) < 0.5).to(device)
-    padded = F.pad(images, (2, 2, 2, 2)).permute(0, 2, 3, 1)
-    down = draws[0] + torch.arange(height, device=device)
-    right = draws[1] + torch.arange(width, device=device)
-    right = torch.where(flipped, right.flip(1), right)
-    rows = torch.arange(count, device=device)[:, None, None]
-    return padded[rows, down[:, :, None], right[:, None, :]].permute(0, 3, 1, 2).contiguous()
-
-
 def _mixed(mixing: str | None, images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     if mixing is None:
         return images, labels
@@ -93,7 +79,7 @@ def _train(criterion: LabelCriterion, mixing: str | None, task: Task, seed: int,
         order = torch.randperm(len(labels), generator=generator).to(device)
         for start in range(0, per_epoch * BATCH, BATCH):
             index = order[start : start + BATCH]
-            batch = _augmented(images[index], generator) if task.is_image else images[index]
+            batch = augmented(images[index], generator, reach=2).contiguous() if task.is_image else images[index]
             batch, target = _mixed(mixing, batch, labels[index], generator)
             batch, target = criterion.prepare(batch, target)
             loss = criterion(model(batch), target, index=index)

@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from . import _training_commands
+from ._training_commands import compare, robust, sparsify, train
 from ._version import __version__
 from .errors import InvalidArgumentError, ObverseError
 
@@ -40,10 +40,7 @@ def version(show: bool = typer.Option(False, "--version", help="Print the versio
         raise typer.Exit
 
 
-for command in (
-    *(_training_commands.sparsify, _training_commands.train),
-    *(_training_commands.robust, _training_commands.compare),
-):
+for command in (sparsify, train, robust, compare):
     app.command()(command)
 
 

@@ -100,6 +100,15 @@ def _small(root: torch.Tensor) -> torch.Tensor:
     return root
 
 
+def missing_from_box(kept: torch.Tensor) -> torch.Tensor:
+    """Places that the smallest rectangle around the kept ones has besides."""
+    box = torch.ones_like(kept)
+    for axis in range(kept.ndim):
+        others = [a for a in range(kept.ndim) if a != axis]
+        box &= kept.any(dim=others, keepdim=True) if others else kept
+    return box & ~kept
+
+
 def _boxes(boxes: Iterable[torch.Tensor], verdict: Verdict) -> bool:
     """What stays of a tensor must be a rectangle, or its reshape would not exist."""
     changed = False
@@ -107,11 +116,7 @@ def _boxes(boxes: Iterable[torch.Tensor], verdict: Verdict) -> bool:
         kept = verdict.keeps(root)
         if bool(kept.all()):
             continue
-        box = torch.ones_like(kept)
-        for axis in range(kept.ndim):
-            others = [a for a in range(kept.ndim) if a != axis]
-            box &= kept.any(dim=others, keepdim=True) if others else kept
-        trouble = box & ~kept
+        trouble = missing_from_box(kept)
         if bool(trouble.any()):
             changed |= verdict.revive(root[trouble], "a reshape needs the rest of its head or group")
     return changed

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import UnknownNameError
-from ._dead import Verdict
+from ._dead import Verdict, missing_from_box
 from ._dependencies import KINDS, Group, grouped
 from ._flow import Knowledge
 from ._rebuild import rebuild
@@ -170,13 +170,6 @@ def _pin_parts(know: Knowledge, labels: torch.Tensor, reason: str, whole: Sequen
             root = root.narrow(axis, 0, 1)
     for one in root.unique().tolist():  # type: ignore[no-untyped-call]
         kept = root != one
-        if whole is not None:
-            trouble = kept.any(dim=tuple(whole), keepdim=True) & ~kept
-        else:
-            box = torch.ones_like(kept)
-            for axis in range(kept.ndim):
-                others = [a for a in range(kept.ndim) if a != axis]
-                box &= kept.any(dim=others, keepdim=True) if others else kept
-            trouble = box & ~kept
+        trouble = missing_from_box(kept) if whole is None else kept.any(dim=tuple(whole), keepdim=True) & ~kept
         if bool(trouble.any()):
             know.channels.pin(root[trouble], reason)

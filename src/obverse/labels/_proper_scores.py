@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 
 import torch
 
@@ -19,8 +20,9 @@ class _MeanScore(StreamingMetric):
         scores = self._scores(predictions)
         self.counted.add(torch.stack([scores.sum(), scores.new_tensor(float(len(scores)))]))
 
+    @abstractmethod
     def _scores(self, predictions: Predictions) -> torch.Tensor:
-        raise NotImplementedError
+        """(R,) scores of the rows."""
 
     def compute(self) -> float:
         """The mean over all rows; NaN before the first."""

@@ -71,7 +71,7 @@ class _Slices:
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 KINDS = ("weights", "units", "filters", "inputs")
-_SPANNING = ("heads", "hidden", "embedding", "channels")
+SPANNING = ("heads", "hidden", "embedding", "channels")
 
 
 def grouping(kind: str, name: str, parameter: torch.Tensor, owner: nn.Module) -> Grouping:
@@ -87,13 +87,13 @@ def grouping(kind: str, name: str, parameter: torch.Tensor, owner: nn.Module) ->
     UnknownNameError, InvalidArgumentError
         If there is no such grouping, or the tensor has no such groups.
     """
-    if kind in _SPANNING:
+    if kind in SPANNING:
         raise InvalidArgumentError(
             f"groups={kind!r} span several tensors, which are found by tracing the model: give example_inputs, one "
             "batch as the model takes it"
         )
     if kind not in KINDS:
-        raise UnknownNameError("groups", kind, (*KINDS, *_SPANNING))
+        raise UnknownNameError("groups", kind, (*KINDS, *SPANNING))
     if kind == "weights":
         return _Weights()
     convolution = isinstance(owner, nn.modules.conv._ConvNd)

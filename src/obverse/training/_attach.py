@@ -11,10 +11,10 @@ from ._penalty import build_penalty
 from ._recipe import Recipe
 from ._split import Data
 
-_SPANNING = ("channels", "heads", "hidden", "embedding")
-_EXAMPLES = 8
-
 __all__ = ["DenseTraining", "attach", "prunable"]
+
+# Rows of the batch with which a model is traced.
+_EXAMPLES = 8
 
 
 def attach(
@@ -22,6 +22,7 @@ def attach(
 ) -> Any:
     """The Sparsifier of a recipe, with what its face learns in the optimizer."""
     from ..sparsify import Budget, Sparsifier
+    from ..sparsify._groups import SPANNING
 
     if recipe.face == "none":
         return DenseTraining(model)
@@ -41,7 +42,7 @@ def attach(
         seed=seed,
         examples=len(data.train),
         # Groups that span tensors are found by tracing the model.
-        example_inputs=data.normalize(data.train.inputs[:_EXAMPLES]) if recipe.groups in _SPANNING else None,
+        example_inputs=data.normalize(data.train.inputs[:_EXAMPLES]) if recipe.groups in SPANNING else None,
     )
     sparsifier.join()
     return sparsifier

@@ -24,6 +24,7 @@ from ._batches import augment_images
 from ._checkpoint import write_json
 from ._machine import torch_settings
 from ._models import build_model
+from ._output_folder import check_folder
 from ._record import plain_json, versions
 from ._samples import Samples
 from ._sources import read_source, source_name
@@ -145,7 +146,7 @@ def train_robust(
         For a folder of another run.
     """
     place = robust_folder(choices) if folder is None else Path(folder).expanduser()
-    _check(place, resume, overwrite)
+    check_folder(place, resume, overwrite)
     source = read_source(choices.data, choices.target)
     data = split_source(source, choices.validation_fraction, choices.test_fraction, choices.seed)
     plan = _plan(choices, data)
@@ -213,18 +214,6 @@ def _report(model: nn.Module, data: Data, part: Samples, counts: Tensor) -> Grou
     shown = [names[label] for label in part.labels.tolist()]
     known = dict(zip(names, counts.tolist(), strict=True))
     return group_report(shown, logits.double().numpy(), train_counts=known, from_logits=True, classes=names)
-
-
-def _check(place: Path, resume: bool, overwrite: bool) -> None:
-    if resume and overwrite:
-        raise InvalidArgumentError("--resume keeps what the folder holds and --overwrite replaces it: give one of them")
-    if place.exists() and not place.is_dir():
-        raise InvalidArgumentError(f"output folder {place} is a file")
-    if place.is_dir() and any(place.iterdir()) and not resume and not overwrite:
-        raise InvalidArgumentError(
-            f"output folder {place} is not empty; choose another with --out, go on with --resume, "
-            "or replace it with --overwrite"
-        )
 
 
 def _clear(place: Path) -> None:

@@ -19,6 +19,7 @@ from ._checkpoint import read_checkpoint, read_json, write_atomically, write_jso
 from ._faces import own_penalty
 from ._interrupt import Asking, InterruptedRunError, StopRequest
 from ._machine import accelerator_of, decided, torch_settings
+from ._output_folder import check_folder
 from ._penalty import build_penalty, penalty_parameters
 from ._progress import Display, ProgressDisplay
 from ._recipe import Recipe
@@ -104,7 +105,8 @@ def run_seeds(
     """
     folder = recipe.folder()
     with _disk(folder):
-        _check_folder(folder, resume, overwrite)
+        # A run that ended before its first checkpoint leaves its recipe and nothing to lose.
+        check_folder(folder, resume, overwrite, worthless={"recipe.yaml"})
     accelerator = accelerator_of(recipe)
     if data is None:
         data = read_data(recipe)
@@ -224,19 +226,6 @@ def _has_state(place: Path) -> bool:
 
 
 # ---------------------------------------------------------------------------------------------- the folder
-def _check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
-    if resume and overwrite:
-        raise InvalidArgumentError("--resume keeps what the folder holds and --overwrite replaces it: give one of them")
-    if folder.exists() and not folder.is_dir():
-        raise InvalidArgumentError(f"output folder {folder} is a file")
-    # A run that ended before its first checkpoint leaves its recipe and nothing to lose.
-    if folder.is_dir() and {path.name for path in folder.iterdir()} - {"recipe.yaml"} and not resume and not overwrite:
-        raise InvalidArgumentError(
-            f"output folder {folder} is not empty; choose another with --out, go on with --resume, "
-            "or replace it with --overwrite"
-        )
-
-
 def _open_folder(folder: Path, seeds: range, recipe: Recipe, overwrite: bool) -> None:
     """The first writes of a study, when nothing can refuse it any more."""
     if overwrite:
