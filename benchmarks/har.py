@@ -88,8 +88,6 @@ def table(runs: dict[str, Any]) -> None:
     from case.harness import interval
     from har_cases.methods import METHODS
 
-    from obverse.imbalance import predicted_gain
-
     groups: dict[str, dict[float, dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
     for key, run in runs.items():
         if not key.startswith("cross-fit/"):
@@ -120,16 +118,37 @@ def table(runs: dict[str, Any]) -> None:
             f"{noisy[0]:>11.1f} ± {noisy[1]:<4.1f} "
             f"{other[0]:>6.2f} ± {other[1]:<4.2f} {both[0]:>6.1f} ± {both[1]:<4.1f} {seconds:>6.1f} {len(by_seed):>5}"
         )
-    for key, found in runs.items():
-        if key.startswith("cross-fit/"):
-            gain = predicted_gain(found["error"], found["counts"]).adaptive
-            print(f"predicted gain of adaptive strengths over one for all, {key.split('/')[1]}: {gain:.2f}")
+    _expected(runs, groups)
     for name in ("uniform", "HAR", "HAR+DRW"):
         if name in chosen and "ERM" in chosen:
             seeds = sorted(set(chosen[name]) & set(chosen["ERM"]))
             gains = [_apart(chosen["ERM"][seed])[0] - _apart(chosen[name][seed])[0] for seed in seeds]
             mean, half = interval(gains)
             print(f"{name} below ERM on the noisy and rare classes by {mean:.1f} ± {half:.1f} points, seed by seed")
+
+
+def _expected(runs: dict[str, Any], groups: dict[str, dict[float, dict[int, dict[str, Any]]]]) -> None:
+    """What adaptive strengths promise beforehand: by theory, and by the runs with a uniform penalty."""
+    from har_cases.cells import SETTINGS
+
+    from obverse.imbalance import gain_along_path, group_strengths, predicted_gain
+
+    fitted = {int(key.split("/")[1]): found for key, found in runs.items() if key.startswith("cross-fit/")}
+    for seed, found in fitted.items():
+        gain = predicted_gain(found["error"], found["counts"]).adaptive
+        print(f"predicted gain of adaptive strengths over one for all, seed {seed}: {gain:.2f}")
+    decay = next(iter(SETTINGS.values())).decay
+    path = {0.0: groups.get("ERM", {}).get(decay, {}), **dict(sorted(groups.get("uniform", {}).items()))}
+    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in path.values())) & set(fitted))
+    if len(path) > 1 and seeds:
+        along = gain_along_path(
+            list(path), [[by_seed[seed]["held_out"] for by_seed in path.values()] for seed in seeds]
+        )
+        mean = [statistics.mean(column) for column in zip(*(fitted[seed]["error"] for seed in seeds), strict=True)]
+        print("along the runs with a uniform penalty, on held-out rows, groups being classes:")
+        print(along)
+        rule = group_strengths(mean, fitted[seeds[0]]["counts"])
+        print(f"gain of the adaptive strengths     {along.of(rule):.2f}")
 
 
 def main() -> int:

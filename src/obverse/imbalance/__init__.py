@@ -14,6 +14,7 @@ from ._jacobian import HeteroskedasticRegularizer
 from ._logit_adjustment import BalancedSoftmaxLoss, LogitAdjustedLoss, adjust_logits
 from ._margin import LDAMLoss, NormalizedLinear
 from ._noise import GroupNoise, GroupNoiseRow, estimate_group_noise
+from ._path_gain import PathGain, gain_along_path
 from ._samplers import ClassBalancedSampler, DeferredSampler, ProgressiveSampler, ResamplingSampler, SquareRootSampler
 from ._strengths import group_strengths, strength_exponents
 from ._training_plan import TrainingPlan
@@ -40,6 +41,7 @@ __all__ = [
     "LogitAdjustedLoss",
     "NoiseDiagnosis",
     "NormalizedLinear",
+    "PathGain",
     "PredictedGain",
     "ProgressiveSampler",
     "ResamplingSampler",
@@ -54,6 +56,7 @@ __all__ = [
     "corrupt_targets",
     "diagnose_groups",
     "estimate_group_noise",
+    "gain_along_path",
     "group_report",
     "group_strengths",
     "inverse_frequency_weights",

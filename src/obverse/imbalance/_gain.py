@@ -118,7 +118,8 @@ def predicted_gain(
 
     by Hoelder's inequality, and 1 where ``alpha / beta`` is the same for all groups. It is large only where groups that
     are limited by bias stand beside groups that are limited by variance. Derived; asymptotic, for smooth functions,
-    groups that are wide against the bandwidth, and a coefficient that is chosen without error.
+    groups that are wide against the bandwidth, and a coefficient that is chosen without error. It supposes that every
+    group has a bias to lose; `gain_along_path` measures whether that is so.
     """
     if isinstance(noise, GroupNoise):
         counts = noise.counts.astype(float)
