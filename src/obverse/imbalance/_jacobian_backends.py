@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InvalidArgumentError, StateError
-from ._jacobian_layers import Caught, Place, catching
+from ._jacobian_layers import Caught, Offset, Place, catching
 from ._jacobian_norms import Formula, row_squares
 from ._jacobian_operators import only_hidden_gradients
 
@@ -129,7 +129,7 @@ class _Direction:
     """
 
     step: Tensor
-    offsets: list[Tensor | None]
+    offsets: list[Offset | None]
     value: Tensor
     slope: Tensor
 
@@ -146,7 +146,7 @@ def _direction(question: Question, gradients: Sequence[Tensor | None], radius: f
         radius = 1e-5 if norms.dtype == torch.float64 else 4e-3
     step = radius / (factors * norms).max().clamp_min(torch.finfo(norms.dtype).tiny * 1e4)
     remaining = iter(-step * factors)
-    offsets: list[Tensor | None] = []
+    offsets: list[Offset | None] = []
     for gradient, caught in zip(gradients, question.found, strict=True):
         if gradient is None:
             offsets.append(None)
@@ -156,7 +156,7 @@ def _direction(question: Question, gradients: Sequence[Tensor | None], radius: f
         factor = next(remaining).reshape(shape)
         if caught.weight is not None:
             factor = factor * caught.weight.detach()
-        offsets.append(gradient * factor.to(gradient.dtype))
+        offsets.append(Offset(gradient, factor))
     return _Direction(step, offsets, value.detach(), (factors * norms.square()).sum())
 
 

@@ -14,7 +14,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ..errors import InvalidArgumentError
 
-__all__ = ["Caught", "Place", "catching", "places"]
+__all__ = ["Caught", "Offset", "Place", "catching", "places"]
 
 _Kind = Literal["normalized", "input", "output"]
 _CHANNEL_NORMS = (
@@ -74,6 +74,46 @@ class Caught:
     own: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Offset:
+    """What is added at a hidden tensor, before a norm's scale: ``factor * gradient``, where ``factor`` broadcasts.
+
+    The product is never written down: in a network of convolutions that would cost as much as a normalization.
+    """
+
+    gradient: Tensor
+    factor: Tensor
+
+    def added(self, tensor: Tensor, weight: Tensor | None) -> Tensor:
+        """``tensor`` moved; ``weight`` is the scale of the norm that gave it."""
+        if weight is None:
+            return torch.addcmul(tensor, self.gradient.to(tensor.dtype), self.factor.to(tensor.dtype))
+        moved: Tensor = _MovedNorm.apply(tensor, weight, self.gradient, self.factor)  # type: ignore[no-untyped-call]
+        return moved
+
+
+class _MovedNorm(torch.autograd.Function):
+    """``tensor + weight * factor * gradient``, of which tensor and weight are the variables."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, weight: Tensor, gradient: Tensor, factor: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient, factor)
+        ctx.shape, ctx.dtype = weight.shape, weight.dtype
+        return torch.addcmul(tensor, gradient.to(tensor.dtype), (weight * factor).to(tensor.dtype))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        if not ctx.needs_input_grad[1]:
+            return slope, None, None, None
+        gradient, factor = ctx.saved_tensors
+        product = slope * gradient
+        # As far as the factor is constant; the rest after it is small.
+        reduced = [i for i in range(product.ndim) if factor.shape[i] == 1 and product.shape[i] > 1]
+        sums = product.sum(reduced, keepdim=True, dtype=factor.dtype) if reduced else product
+        return slope, (sums * factor).sum_to_size(ctx.shape).to(ctx.dtype), None, None
+
+
 def places(model: nn.Module, layers: Sequence[str] | None) -> list[Place]:
     """The places that names or patterns mean, or those of the default; in the order of the model.
 
@@ -114,7 +154,7 @@ class Catch:
     """What the hooks of one forward pass have seen; ``offsets`` are added at the same places, in the same order."""
 
     found: list[Caught] = field(default_factory=list)
-    offsets: list[Tensor | None] | None = None
+    offsets: list[Offset | None] | None = None
     _count: int = 0
 
     def see(self, place: Place, tensor: Tensor) -> Tensor | None:
@@ -125,9 +165,7 @@ class Catch:
         if self.offsets is not None:
             offset = self.offsets[self._count] if self._count < len(self.offsets) else None
             self._count += 1
-            if offset is None:
-                return None
-            return tensor + offset if weight is None else torch.addcmul(tensor, weight.to(tensor.dtype), offset)
+            return None if offset is None else offset.added(tensor, weight)
         replaced = False
         if not tensor.requires_grad:
             # A leaf of its own, and a copy of it that later layers may overwrite.
@@ -152,7 +190,7 @@ def _scale(place: Place, tensor: Tensor) -> tuple[Tensor | None, tuple[int, ...]
 
 
 @contextmanager
-def catching(chosen: Sequence[Place], offsets: list[Tensor | None] | None = None) -> Iterator[Catch]:
+def catching(chosen: Sequence[Place], offsets: list[Offset | None] | None = None) -> Iterator[Catch]:
     """Hooks at the places for as long as the block runs."""
     catch = Catch(offsets=offsets)
     with ExitStack() as stack:

@@ -1,7 +1,8 @@
-"""Normalizations and SiLU whose second derivatives take few passes over the numbers.
+"""Normalizations, SiLU and convolutions whose second derivatives take few passes over the numbers.
 
-What torch composes for the derivative of their backward costs ten times the backward itself. Inside a captured pass
-they are computed by the functions here, with the same values and first derivatives, from the same kernels. Formulas:
+What torch composes for the derivative of a normalization's backward costs ten times the backward itself; for that of a
+convolution it takes the gradient as a kernel as large as the image. Inside a captured pass they are computed by the
+functions here, with the same values and first derivatives, from the same kernels. Formulas:
 with ``n = (x - mean) s`` and ``P v = v - mean(v) - n mean(v n)`` the gradient is ``s P (w g)``, and the cotangent ``v``
 of it gives ``w s P v`` for ``g`` and ``-s^2 (n mean(v P(w g)) + a P v + b P(w g))`` for ``x``, ``a = mean(w g n)``,
 ``b = mean(v n)``. Derived.
@@ -175,36 +176,40 @@ class _GroupNormBackward(torch.autograd.Function):
     def backward(ctx: Any, v: Tensor) -> Any:
         gradient, x, weight, center, s = ctx.saved_tensors
         rows, channels, size, groups = ctx.sizes
-        count = size * channels // groups
+        count, own = size * channels // groups, channels // groups
         dtype = s.dtype
-        v = v.contiguous()
-        only_x = [True, False, False]
-        of_gradient = _aten.native_group_norm_backward(v, x, center, s, None, *ctx.sizes, only_x)[0]
-        if weight is not None:
-            of_gradient = of_gradient * weight.reshape(-1, *(1,) * (x.ndim - 2))
-        v3, g3, x3 = (t.reshape(rows, channels, size) for t in (v, gradient, x))
-        w = torch.ones(channels, dtype=dtype, device=x.device) if weight is None else weight.to(dtype)
-        # Sums over a channel in a row, (N, C); then means over a group, (N, G).
-        sv, sg = v3.sum(2, dtype=dtype), g3.sum(2, dtype=dtype)
-        svx, sgx, svg = ((p * q).sum(2, dtype=dtype) for p, q in ((v3, x3), (g3, x3), (v3, g3)))
+        # Every row's channels as channels of one row: the kernel then gives sums over a channel in a row. Per group
+        # and channel, (N G, C / G).
+        single = (1, rows * channels, size)
+        v3, g3, x3 = (t.reshape(single) for t in (v, gradient, x))
+        s1, center1 = s.reshape(1, -1), center.reshape(1, -1)
+        ones = torch.ones(rows * channels, dtype=dtype if weight is None else weight.dtype, device=x.device)
+        sizes = (1, rows * channels, size, rows * groups)
 
-        def mean(sums: Tensor) -> Tensor:
-            means: Tensor = sums.reshape(rows, groups, -1).sum(2) / count
+        def sums(t: Tensor, of_x: bool) -> tuple[Tensor, Tensor, Tensor]:
+            """``s P t`` where it is asked for, and the sums of ``t n`` and ``t``."""
+            found = _aten.native_group_norm_backward(t, x3, center1, s1, ones, *sizes, [of_x, True, True])
+            return found[0], found[1].to(dtype).view(-1, own), found[2].to(dtype).view(-1, own)
+
+        of_gradient, vn, sv = sums(v3, True)
+        _, gn, sg = sums(g3, False)
+        svg = (v3 * g3).sum(2, dtype=dtype).view(-1, own)
+        w = torch.ones(channels, dtype=dtype, device=x.device) if weight is None else weight.to(dtype)
+        w = w.view(groups, own).repeat(rows, 1)
+        s_, center_ = s.reshape(-1, 1), center.reshape(-1, 1)
+
+        def mean(values: Tensor) -> Tensor:
+            means: Tensor = values.sum(1, keepdim=True) / count
             return means
 
-        def spread(values: Tensor) -> Tensor:
-            return values.repeat_interleave(channels // groups, 1)
-
-        mv, mg, mvg = mean(sv), mean(w * sg), mean(w * svg)
-        a = s * (mean(w * sgx) - center * mg)
-        b = s * (mean(svx) - center * mv)
-        s_, a, b, mv, mg, mvg, center = (spread(t) for t in (s, a, b, mv, mg, mvg, center))
+        mv, mg, mvg, a, b = mean(sv), mean(w * sg), mean(w * svg), mean(w * gn), mean(vn)
         of_weight = None
         if weight is not None:
-            of_weight = (s_ * (svg - mv * sg - b * s_ * (sgx - center * sg))).sum(0).to(weight.dtype)
-        shape = (rows, channels, 1)
-        of_x = _slope_of_x(v3, g3, x3, w, s_, center, a, b, mv, mg, mvg, shape)
-        return of_gradient, of_x.reshape_as(x), of_weight, None, None, None
+            of_weight = (s_ * (svg - mv * sg - b * gn)).view(rows, channels).sum(0).to(weight.dtype)
+            of_gradient = of_gradient.view(rows, channels, size).mul_(weight.view(-1, 1))
+        v3, g3, x3 = (t.view(rows * groups, own, size) for t in (v3, g3, x3))
+        of_x = _slope_of_x(v3, g3, x3, w, s_, center_, a, b, mv, mg, mvg, (rows * groups, -1, 1))
+        return of_gradient.view_as(x), of_x.view_as(x), of_weight, None, None, None
 
 
 class _Silu(torch.autograd.Function):
@@ -237,10 +242,57 @@ class _SiluBackward(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, v: Tensor) -> Any:
         gradient, x = ctx.saved_tensors
-        # The second derivative is p (1 - p) (2 + x (1 - 2 p)), p = sigmoid(x).
-        p = torch.sigmoid(x)
-        rest = (p * -2.0).add_(1.0).mul_(x).add_(2.0).mul_(v).mul_(gradient)
-        return _aten.silu_backward(v, x), _aten.sigmoid_backward(rest, p)
+        # The second derivative is p + s' - 2 p s', p = sigmoid(x), s' = p (1 + x (1 - p)) the first.
+        by_first = _aten.silu_backward(v, x)
+        of_x = v.sub(by_first, alpha=2.0).mul_(torch.sigmoid(x)).add_(by_first).mul_(gradient)
+        return by_first, of_x
+
+
+class _Convolution(torch.autograd.Function):
+    """Convolution without transposition."""
+
+    is_smooth = True
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Any, options: tuple[Any, ...]) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.options = options
+        ctx.bias_sizes = None if bias is None else [weight.shape[0]]
+        found: Tensor = _aten.convolution(x, weight, bias, *options)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        if torch.is_grad_enabled() and _Asked.hidden_only:
+            of_x = _ConvolutionBackward.apply(gradient, weight, x.detach(), ctx.options)  # type: ignore[no-untyped-call]
+            return of_x, None, None, None
+        mask = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.needs_input_grad[2]]
+        found = _aten.convolution_backward(gradient, x, weight, ctx.bias_sizes, *ctx.options, mask)
+        return (*(g if wanted else None for g, wanted in zip(found, mask, strict=True)), None)
+
+
+class _ConvolutionBackward(torch.autograd.Function):
+    """The gradient of the input, which is linear in the gradient and in the weight; of ``x`` only the shape counts."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, weight: Tensor, x: Tensor, options: tuple[Any, ...]) -> Tensor:
+        ctx.save_for_backward(gradient, weight)
+        ctx.options = options
+        found: Tensor = _aten.convolution_backward(gradient, x, weight, None, *options, [True, False, False])[0]
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, v: Tensor) -> Any:
+        gradient, weight = ctx.saved_tensors
+        of_gradient = of_weight = None
+        if ctx.needs_input_grad[0]:
+            of_gradient = _aten.convolution(v, weight, None, *ctx.options)
+        if ctx.needs_input_grad[1]:
+            only_weight = [False, True, False]
+            of_weight = _aten.convolution_backward(gradient, v, weight, None, *ctx.options, only_weight)[1]
+        return of_gradient, of_weight, None, None
 
 
 class QuickOperators(TorchFunctionMode):
@@ -289,4 +341,36 @@ def _silu(x: Tensor, inplace: bool = False) -> Any:
     return _Silu.apply(x) if x.requires_grad and not inplace else None  # type: ignore[no-untyped-call]
 
 
-_QUICK: dict[Any, Callable[..., Any]] = {F.batch_norm: _batch_norm, F.group_norm: _group_norm, F.silu: _silu}
+def _convolution(count: int) -> Callable[..., Any]:
+    """For convolutions along ``count`` axes."""
+
+    def quick(
+        input: Tensor,
+        weight: Tensor,
+        bias: Any = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Any:
+        if not input.requires_grad or input.ndim != count + 2 or isinstance(padding, str):
+            return None
+        if torch.is_autocast_enabled(input.device.type):
+            return None
+        stride, padding, dilation = (
+            [value] * count if isinstance(value, int) else list(value) for value in (stride, padding, dilation)
+        )
+        options = (stride, padding, dilation, False, [0] * count, groups)
+        return _Convolution.apply(input, weight, bias, options)  # type: ignore[no-untyped-call]
+
+    return quick
+
+
+_QUICK: dict[Any, Callable[..., Any]] = {
+    F.batch_norm: _batch_norm,
+    F.group_norm: _group_norm,
+    F.silu: _silu,
+    F.conv1d: _convolution(1),
+    F.conv2d: _convolution(2),
+    F.conv3d: _convolution(3),
+}
