@@ -1,7 +1,7 @@
 """Noisy and rare classes: the Jacobian penalty, uniform and adaptive, beside what one would use instead.
 
     python benchmarks/har.py                      # digits of 14x14, every method, 3 seeds
-    python benchmarks/har.py --data cifar10       # a small CIFAR-10, ResNet-20 of half width
+    python benchmarks/har.py --data cifar10       # color images of 16x16
     python benchmarks/har.py --data cifar10 --device cuda
     python benchmarks/har.py --table              # only print what is in the results file
 

@@ -39,6 +39,7 @@ def load(name: str) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple
     if name == "mnist":
         parts = [((F.avg_pool2d(images, 2) - 0.1307) / 0.2, labels) for images, labels in parts]
         return parts[0], parts[1], ((4, 9), (3, 5))
+    parts = [(F.avg_pool2d(images, 2), labels) for images, labels in parts]
     mean, spread = parts[0][0].mean((0, 2, 3), keepdim=True), parts[0][0].std((0, 2, 3), keepdim=True)
     parts = [((images - mean) / spread, labels) for images, labels in parts]
     return parts[0], parts[1], ((1, 9), (3, 5))
