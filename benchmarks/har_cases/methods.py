@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from obverse.imbalance import CrossEntropyLoss, DeferredReweighting, LDAMLoss, LogitAdjustedLoss
+from obverse.imbalance import CrossEntropyLoss, DeferredReweighting, LDAMLoss, LogitAdjustedLoss, group_strengths
 
 Strengths = Literal["uniform", "noise", "density", "both"]
 LAMBDAS = (0.3, 1.0, 3.0)
@@ -64,13 +64,10 @@ def criterion(name: str, value: float, counts: Tensor, start: int) -> nn.Module:
 
 
 def strengths(kind: Strengths, error: Tensor, counts: Tensor) -> Tensor:
-    """``error^0.6 counts^-0.4`` of each class, or one of the two factors, divided by the largest."""
-    values = torch.ones_like(error)
-    if kind in ("noise", "both"):
-        values = values * error**0.6
-    if kind in ("density", "both"):
-        values = values * counts**-0.4
-    return values / values.max()
+    """``error^0.6 counts^-0.4`` of each class, or one of the two factors, or neither, divided by the largest."""
+    exponents = {"uniform": (0.0, 0.0), "noise": (0.6, 0.0), "density": (0.0, 0.4), "both": (0.6, 0.4)}[kind]
+    # Cross-fitting has smoothed the errors.
+    return group_strengths(error, counts, exponents, smoothing=0.0).float()
 
 
 def mixed(inputs: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -22,8 +23,9 @@ Rate = float | NDArray[np.float64]
 class _Independent(MaskLaw):
     """Independent units: ``Cbar = diag(lam)``, the same ``lam`` for all or one each."""
 
+    @abstractmethod
     def _lam(self) -> Rate:
-        raise NotImplementedError
+        """Variance over squared mean, of all units or of each."""
 
     def _variance(self, event: Event) -> NDArray[np.float64]:
         return _over(self._lam(), event)
