@@ -90,6 +90,9 @@ def robust(
     data: str | None = option.DATA,
     target: str | None = option.TARGET,
     model: str | None = option.MODEL,
+    groups: str | None = typer.Option(
+        None, help="classes, column:NAME of a table, or clusters:K of the inputs [classes]."
+    ),
     strength: float | None = typer.Option(None, help="Factor on the penalty [0.3]."),
     epochs: int | None = typer.Option(None, help="Of each fold and of the second stage [40]."),
     batch_size: int | None = typer.Option(None, help="[64]"),
@@ -107,7 +110,7 @@ def robust(
     resume: bool = option.RESUME,
     overwrite: bool = option.OVERWRITE,
 ) -> None:
-    """Train on noisy, rare classes: measure each class's noise by cross-fitting, then adapt the strengths to it."""
+    """Train on noisy, rare classes or groups: measure their noise by cross-fitting, then adapt the strengths to it."""
     from .training import RobustChoices, robust_folder, train_robust
 
     own = {"out", "resume", "overwrite"}

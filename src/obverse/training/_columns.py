@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,18 @@ from ._labels import encode_labels
 from ._samples import Samples, Source
 from ._words import encode_words
 
-__all__ = ["read_csv", "read_hub", "read_image_folder", "read_parquet"]
+__all__ = ["Columns", "read_csv", "read_hub", "read_image_folder", "read_parquet"]
 
 
-def read_hub(hub_name: str, name: str, target: str | None) -> Source:
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table are no inputs: the label, by default a usual name, and the groups of the rows."""
+
+    target: str | None = None
+    metadata: str | None = None
+
+
+def read_hub(hub_name: str, name: str, columns: Columns) -> Source:
     """Read a data set by its name on the hub; the only reader that may use the network."""
     try:
         loaded = _load(hub_name, hub_name)
@@ -34,10 +43,10 @@ def read_hub(hub_name: str, name: str, target: str | None) -> Source:
         raise InvalidArgumentError(
             f"{error}; a local copy is read with --data PATH, or from the folder that OBVERSE_DATA names"
         ) from error
-    return _source(loaded, name, target, hub_name)
+    return _source(loaded, name, columns, hub_name)
 
 
-def read_parquet(files: dict[str, list[Path]], name: str, target: str | None, where: str) -> Source:
+def read_parquet(files: dict[str, list[Path]], name: str, columns: Columns, where: str) -> Source:
     """Read parquet shards, given per split."""
     for split, part in files.items():
         if not any(map(_parquet_rows, part)):
@@ -49,18 +58,18 @@ def read_parquet(files: dict[str, list[Path]], name: str, target: str | None, wh
             data_files={split: [str(f) for f in part] for split, part in files.items()},
             cache_dir=cache,
         )
-        return _source(loaded, name, target, where)
+        return _source(loaded, name, columns, where)
 
 
-def read_csv(files: dict[str, list[Path]], name: str, target: str | None, where: str) -> Source:
+def read_csv(files: dict[str, list[Path]], name: str, columns: Columns, where: str) -> Source:
     """Read csv files with a header, given per split; cells are read as text, to name a bad one."""
     with tempfile.TemporaryDirectory() as cache:
         datasets = _datasets()
         header, _ = _begins(next(iter(files.values()))[0])
         for split, part in files.items():
             begins = [_begins(file) for file in part]
-            for file, (columns, _) in zip(part, begins, strict=True):
-                if columns != header:
+            for file, (found, _) in zip(part, begins, strict=True):
+                if found != header:
                     raise InvalidArgumentError(f"{file} has other columns than the first file; they must agree")
             if not any(rows for _, rows in begins):
                 raise InvalidArgumentError(f"{where} ({split}) is empty: a header, and no rows to learn from")
@@ -73,14 +82,14 @@ def read_csv(files: dict[str, list[Path]], name: str, target: str | None, where:
             skipinitialspace=True,
             cache_dir=cache,
         )
-        return _source(loaded, name, target, where)
+        return _source(loaded, name, columns, where)
 
 
 def read_image_folder(folder: Path, name: str) -> Source:
     """Read a folder with one subfolder of images per class, or ``train/`` and ``test/`` of such."""
     with tempfile.TemporaryDirectory() as cache:
         loaded = _load("imagefolder", str(folder), data_dir=str(folder), drop_labels=False, cache_dir=cache)
-        return _source(loaded, name, None, str(folder))
+        return _source(loaded, name, Columns(), str(folder))
 
 
 # ---------------------------------------------------------------------------------------------- loading
@@ -155,20 +164,26 @@ def _begins(file: Path) -> tuple[list[str], bool]:
 
 
 # ---------------------------------------------------------------------------------------------- columns
-def _source(loaded: Any, name: str, target: str | None, where: str) -> Source:
+def _source(loaded: Any, name: str, columns: Columns, where: str) -> Source:
     splits = list(loaded)
     train_name = "train" if "train" in splits else splits[0]
     train = loaded[train_name]
-    label = _label_column(train.column_names, target, where)
+    label = _label_column(train.column_names, columns.target, where)
     image = _image_column(train, label)
-    metadata = getattr(train.features[label], "names", None)
-    train_samples, classes = _samples(train, label, image, metadata, f"{where} ({train_name})")
+    if columns.metadata is not None:
+        others = [column for column in train.column_names if column not in (label, image)]
+        if columns.metadata not in others:
+            raise UnknownNameError(f"column of groups in {where}:", columns.metadata, others)
+    columns = Columns(label, columns.metadata)
+    names = getattr(train.features[label], "names", None)
+    train_samples, classes = _samples(train, columns, image, names, f"{where} ({train_name})")
     words = train_samples.inputs.shape[1] if train_samples.is_text else None
     test_samples = None
     if "test" in splits and train_name != "test":
-        if label not in loaded["test"].column_names:
-            raise InvalidArgumentError(f"{where} (test) has no column {label!r}")
-        test_samples, _ = _samples(loaded["test"], label, image, classes, f"{where} (test)", words)
+        for column in (label, columns.metadata):
+            if column is not None and column not in loaded["test"].column_names:
+                raise InvalidArgumentError(f"{where} (test) has no column {column!r}")
+        test_samples, _ = _samples(loaded["test"], columns, image, classes, f"{where} (test)", words)
     return Source(name=name, classes=classes, train=train_samples, test=test_samples)
 
 
@@ -199,7 +214,7 @@ def _image_column(split: Any, label: str) -> str | None:
 
 
 def _samples(
-    split: Any, label: str, image: str | None, names: Any, where: str, words: int | None = None
+    split: Any, columns: Columns, image: str | None, names: Any, where: str, words: int | None = None
 ) -> tuple[Samples, tuple[str, ...]]:
     if len(split) == 0:
         raise InvalidArgumentError(f"{where} is empty: no rows to learn from")
@@ -208,21 +223,23 @@ def _samples(
 
         split = split.cast_column(image, datasets.Image(decode=False))
     table = split.with_format("arrow")[:]
+    label, metadata = columns.target, columns.metadata
     labels, classes = encode_labels(table.column(label).to_pylist(), names, where)
+    groups = None if metadata is None else np.array([_word(cell) for cell in table.column(metadata).to_pylist()])
     if image is not None:
         if image not in table.column_names:
             raise InvalidArgumentError(f"{where} has no column {image!r}")
-        return Samples(decode_images(table.column(image).to_pylist(), where), labels), classes
-    features = [column for column in table.column_names if column != label]
+        return Samples(decode_images(table.column(image).to_pylist(), where), labels, groups), classes
+    features = [column for column in table.column_names if column not in (label, metadata)]
     if not features:
-        raise InvalidArgumentError(f"{where} has no column besides the label {label!r}")
+        beside = "" if metadata is None else f" and the groups {metadata!r}"
+        raise InvalidArgumentError(f"{where} has no column besides the label {label!r}{beside}")
     cells = [table.column(column).to_pylist() for column in features]
     if words is not None or all(map(_is_text, cells)):
-        return Samples(
-            encode_words([" ".join(map(_word, row)) for row in zip(*cells, strict=True)], words), labels
-        ), classes
-    columns = [_numbers(column, name, where) for column, name in zip(cells, features, strict=True)]
-    return Samples(torch.stack(columns, dim=1), labels), classes
+        texts = [" ".join(map(_word, row)) for row in zip(*cells, strict=True)]
+        return Samples(encode_words(texts, words), labels, groups), classes
+    numbers = [_numbers(column, name, where) for column, name in zip(cells, features, strict=True)]
+    return Samples(torch.stack(numbers, dim=1), labels, groups), classes
 
 
 def _is_text(cells: list[Any]) -> bool:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import InvalidArgumentError, UnknownNameError
@@ -16,6 +18,7 @@ from ..imbalance import (
     PredictedGain,
     TrainingPlan,
     TwoStageResult,
+    cluster_groups,
     group_report,
     predicted_gain,
     train_two_stage,
@@ -44,6 +47,9 @@ class RobustChoices:
     ----------
     data, target, model
         As for `Recipe`.
+    groups : str
+        What strengths adapt to: ``"classes"``, ``"column:NAME"`` of a table, whose values then are no inputs, or
+        ``"clusters:K"`` of the inputs, by k-means.
     strength : float
         Factor on the penalty.
     epochs, batch_size, learning_rate, weight_decay
@@ -61,6 +67,7 @@ class RobustChoices:
     data: str = "digits"
     target: str | None = None
     model: str = "mlp"
+    groups: str = "classes"
     strength: float = 0.3
     epochs: int = 40
     batch_size: int = 64
@@ -86,7 +93,7 @@ class RobustResult:
     gain : PredictedGain
         What adaptivity could buy over one strength for all, as the first stage saw it.
     validation, test : GroupReport
-        On the validation rows, whose labels are as noisy as those of training, and on the test rows.
+        On the validation rows, whose labels are as noisy as those of training, and on the test rows, by group.
     """
 
     stages: TwoStageResult
@@ -117,7 +124,7 @@ def train_robust(
     tell: Callable[[str], None] = lambda line: None,
     command: str = "",
 ) -> RobustResult:
-    """Measure the noise of each class by cross-fitting, then train with strengths that adapt to it.
+    """Measure the noise of each class or group by cross-fitting, then train with strengths that adapt to it.
 
     Parameters
     ----------
@@ -147,9 +154,11 @@ def train_robust(
     """
     place = robust_folder(choices) if folder is None else Path(folder).expanduser()
     check_folder(place, resume, overwrite)
-    source = read_source(choices.data, choices.target)
+    kind, argument = _kind(choices.groups)
+    source = read_source(choices.data, choices.target, argument if kind == "column" else None)
     data = split_source(source, choices.validation_fraction, choices.test_fraction, choices.seed)
     plan = _plan(choices, data)
+    groups = _groups(kind, argument, data, choices.seed)
 
     def build() -> nn.Module:
         return build_model(choices.model, data.input_shape, len(data.classes), tokens=data.tokens)
@@ -165,6 +174,7 @@ def train_robust(
             build,
             data.normalize(data.train.inputs),
             data.train.labels,
+            None if kind == "classes" else groups[0],
             strength=choices.strength,
             plan=plan,
             penalty={"every": choices.every},
@@ -172,8 +182,11 @@ def train_robust(
             folder=place / _STAGES,
             seed=choices.seed,
         )
-        counts = torch.bincount(data.train.labels, minlength=len(data.classes))
-        reports = [_report(stages.model, data, part, counts) for part in (data.validation, data.test)]
+        counts = dict(zip(*np.unique(groups[0], return_counts=True), strict=True))
+        reports = [
+            _report(stages.model, data, part, of_rows, {group: counts.get(group, 0) for group in np.unique(of_rows)})
+            for part, of_rows in ((data.validation, groups[1]), (data.test, groups[2]))
+        ]
     result = RobustResult(stages, predicted_gain(stages.noise), *reports)
     _write(place, choices, data, result, command)
     return result
@@ -206,14 +219,45 @@ def _dry_run(build: Callable[[], nn.Module]) -> None:
         build()
 
 
+def _kind(groups: str) -> tuple[str, str]:
+    """``column:site`` as its kind and its argument."""
+    kind, _, argument = groups.partition(":")
+    if (kind == "classes") == bool(argument) or kind not in ("classes", "column", "clusters"):
+        raise InvalidArgumentError(f"groups must be classes, column:NAME or clusters:K, got {groups!r}")
+    if kind == "clusters" and not (argument.isascii() and argument.isdigit() and int(argument) >= 1):
+        raise InvalidArgumentError(f"clusters:K needs a number of clusters, got {groups!r}")
+    return kind, argument
+
+
+def _groups(kind: str, argument: str, data: Data, seed: int) -> list[NDArray[np.str_]]:
+    """Names of the groups of the training, validation and test rows."""
+    parts = (data.train, data.validation, data.test)
+    if kind == "classes":
+        names = np.array(data.classes)
+        return [names[part.labels.numpy()] for part in parts]
+    if kind == "column":
+        return [part.groups for part in parts if part.groups is not None]
+    if data.tokens is not None:
+        raise InvalidArgumentError(f"{data.name} holds texts, and clusters are of numbers or images")
+    features = [data.normalize(part.inputs).flatten(1) for part in parts]
+    places = torch.from_numpy(cluster_groups(features[0], int(argument), seed=seed))
+    spread = features[0].std(0, correction=0)
+    spread = torch.where(spread > 0, spread, torch.ones_like(spread))
+    centers = torch.stack([features[0][places == place].mean(0) for place in range(int(argument))]) / spread
+    nearest = [places, *(torch.cdist(part / spread, centers).argmin(1) for part in features[1:])]
+    names = np.array([f"cluster {place}" for place in range(int(argument))])
+    return [names[part.numpy()] for part in nearest]
+
+
 @torch.no_grad()
-def _report(model: nn.Module, data: Data, part: Samples, counts: Tensor) -> GroupReport:
+def _report(
+    model: nn.Module, data: Data, part: Samples, groups: NDArray[np.str_], counts: dict[str, int]
+) -> GroupReport:
     starts = range(0, len(part), _ROWS)
     logits = torch.cat([model(data.normalize(part.inputs[start : start + _ROWS])) for start in starts])
     names = list(data.classes)
     shown = [names[label] for label in part.labels.tolist()]
-    known = dict(zip(names, counts.tolist(), strict=True))
-    return group_report(shown, logits.double().numpy(), train_counts=known, from_logits=True, classes=names)
+    return group_report(shown, logits.double().numpy(), groups, train_counts=counts, from_logits=True, classes=names)
 
 
 def _clear(place: Path) -> None:
@@ -225,7 +269,7 @@ def _clear(place: Path) -> None:
 def _write(place: Path, choices: RobustChoices, data: Data, result: RobustResult, command: str) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 0.4 * len(data.classes) + 2), layout="constrained")
+    figure = Figure(figsize=(8, 0.4 * len(result.test.rows) + 2), layout="constrained")
     result.test.plot(figure.subplots())
     figure.savefig(place / _PICTURE, dpi=120)
     record = {

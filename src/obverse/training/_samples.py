@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InvalidArgumentError
@@ -22,10 +24,13 @@ class Samples:
         uint8, (rows, channels, height, width), for images; int32, (rows, words), for texts; float32, (rows, features),
         otherwise.
     labels : Tensor of int64, shape (rows,)
+    groups : array of str, shape (rows,), or None
+        The column of metadata that was asked for.
     """
 
     inputs: Tensor
     labels: Tensor
+    groups: NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
         if len(self.inputs) != len(self.labels):
@@ -41,7 +46,8 @@ class Samples:
 
     def rows(self, index: Tensor) -> Samples:
         """The samples at ``index``."""
-        return Samples(self.inputs[index], self.labels[index])
+        groups = None if self.groups is None else self.groups[index.cpu().numpy()]
+        return Samples(self.inputs[index], self.labels[index], groups)
 
 
 @dataclass(frozen=True)

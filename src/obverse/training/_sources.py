@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ..errors import InvalidArgumentError, UnknownNameError
-from ._columns import read_csv, read_hub, read_image_folder, read_parquet
+from ._columns import Columns, read_csv, read_hub, read_image_folder, read_parquet
 from ._idx import find_idx, read_idx
 from ._labels import encode_labels
 from ._samples import Samples, Source
@@ -30,7 +30,7 @@ _SUFFIXES = (".parquet", ".csv", ".csv.gz")
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
-def read_source(data: str, target: str | None = None) -> Source:
+def read_source(data: str, target: str | None = None, metadata: str | None = None) -> Source:
     """Read a data set into memory.
 
     Parameters
@@ -42,6 +42,8 @@ def read_source(data: str, target: str | None = None) -> Source:
         ``OBVERSE_DATA`` names before the hub is asked. Nothing else uses the network.
     target : str, optional
         Label column of a table; by default ``label``, ``labels``, ``target``, ``class`` or ``y``.
+    metadata : str, optional
+        Column of a table whose values are the groups of the rows; it is no input then.
 
     Returns
     -------
@@ -54,21 +56,23 @@ def read_source(data: str, target: str | None = None) -> Source:
     UnknownNameError
         When ``data`` is neither a known name nor a path nor a hub name.
     """
+    columns = Columns(target, metadata)
     if data == "digits":
+        _refuse_columns(columns, data)
         return _digits()
     if data in _HUB:
         local = _local_copy(data)
-        return _read_path(local, data, target) if local is not None else read_hub(_HUB[data], data, target)
+        return _read_path(local, data, columns) if local is not None else read_hub(_HUB[data], data, columns)
     try:
         path = Path(data).expanduser()
     except RuntimeError as error:
         raise InvalidArgumentError(f"{data}: there is no such home") from error
     if path.exists():
-        return _read_path(path, source_name(data), target)
+        return _read_path(path, source_name(data), columns)
     if _means_path(data):
         raise InvalidArgumentError(f"no such file or folder: {data}")
     if data.startswith("hub:") or re.fullmatch(r"[\w.-]+/[\w.-]+", data):
-        return read_hub(data.removeprefix("hub:"), source_name(data), target)
+        return read_hub(data.removeprefix("hub:"), source_name(data), columns)
     raise UnknownNameError("data set", data, SOURCES)
 
 
@@ -106,21 +110,28 @@ def _digits() -> Source:
     return Source("digits", classes, Samples(images, labels), None)
 
 
-def _read_path(path: Path, name: str, target: str | None) -> Source:
+def _refuse_columns(columns: Columns, where: str) -> None:
+    if columns.metadata is not None:
+        raise InvalidArgumentError(f"{where} is no table, and has no column {columns.metadata!r} of groups")
+
+
+def _read_path(path: Path, name: str, columns: Columns) -> Source:
     if path.is_file():
         if path.name.endswith(".parquet"):
-            return read_parquet({"train": [path]}, name, target, str(path))
+            return read_parquet({"train": [path]}, name, columns, str(path))
         if path.name.endswith((".csv", ".csv.gz")):
-            return read_csv({"train": [path]}, name, target, str(path))
+            return read_csv({"train": [path]}, name, columns, str(path))
         raise InvalidArgumentError(f"{path}: data files are .parquet or .csv")
     if idx := find_idx(path):
+        _refuse_columns(columns, str(path))
         return _read_idx(idx, name)
     files = sorted(file for file in path.iterdir() if file.is_file())
     for suffixes, read in (((".parquet",), read_parquet), ((".csv", ".csv.gz"), read_csv)):
         matching = [file for file in files if file.name.endswith(suffixes)]
         if matching:
-            return read(_by_split(matching), name, target, str(path))
+            return read(_by_split(matching), name, columns, str(path))
     if any(file.suffix.lower() in _IMAGES for file in path.rglob("*")):
+        _refuse_columns(columns, str(path))
         return read_image_folder(path, name)
     raise InvalidArgumentError(
         f"{path} holds no parquet, csv or IDX files and no subfolders of images: nothing to learn from"

@@ -66,7 +66,8 @@ class Data:
         if device.type == "cpu":
             return self
         train, validation, test = (
-            Samples(part.inputs.to(device), part.labels.to(device)) for part in (self.train, self.validation, self.test)
+            Samples(part.inputs.to(device), part.labels.to(device), part.groups)
+            for part in (self.train, self.validation, self.test)
         )
         mean, std = self.mean.to(device), self.std.to(device)
         return Data(self.name, self.classes, train, validation, test, mean, std)
