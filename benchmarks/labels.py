@@ -35,6 +35,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 EPOCHS = {"cifar10": 10, "mnist": 6}
 HELD_OUT = 1000
+BASELINE = "label smoothing"
 Job = tuple[str, str, str, float, int]
 
 
@@ -120,27 +121,33 @@ def table(runs: dict[str, Any]) -> None:
     """One block per data set and noise, each method at the value that held-out rows choose."""
     from case.harness import interval
 
-    grouped: dict[tuple[str, str], dict[str, dict[float, list[dict[str, Any]]]]] = {}
+    grouped: dict[tuple[str, str], dict[str, dict[float, dict[int, dict[str, Any]]]]] = {}
     for name, run in runs.items():
-        data, noise, method, value, _ = name.split("/")
-        grouped.setdefault((data, noise), {}).setdefault(method, {}).setdefault(float(value), []).append(run)
+        data, noise, method, value, seed = name.split("/")
+        by_value = grouped.setdefault((data, noise), {}).setdefault(method, {})
+        by_value.setdefault(float(value), {})[int(seed)] = run
     columns = ("error", "nll", "ece", "ece, noisy", "ece, clean", "nll, clean", "winning")
     scales = (1, 1, 100, 100, 100, 1, 1)
     for (data, noise), methods in sorted(grouped.items()):
         print(f"\n{data}, {noise}")
-        heads = ("error %", "nll", "ece %", "scaled, noisy", "scaled, clean", "nll scaled", "winning")
+        heads = ("error %", "nll", "ece %", "scaled, noisy", "scaled, clean", "nll scaled", "winning", "to smoothing")
         print(f"  {'method':<22}{'value':>6}" + "".join(f"{head:>15}" for head in heads))
+        chosen = {
+            method: min(values, key=lambda v: statistics.mean(r["held_out_error"] for r in values[v].values()))
+            for method, values in methods.items()
+        }
+        baseline = methods.get(BASELINE, {}).get(chosen.get(BASELINE, 0.0), {})
         for method, values in methods.items():
-            value = min(values, key=lambda v: statistics.mean(run["held_out_error"] for run in values[v]))
-            cells = []
-            for column, scale in zip(columns, scales, strict=True):
-                mean, half = interval([scale * run[column] for run in values[value]])
-                cells.append(f"{mean:.2f} ± {half:.2f}")
-            seeds = len(values[value])
+            found = values[chosen[method]]
+            cells = ["{:.2f} ± {:.2f}".format(*interval([scale * run[column] for run in found.values()]))
+                     for column, scale in zip(columns, scales, strict=True)]  # fmt: skip
+            # Of the error, seed by seed: the scatter of what both methods share drops out.
+            pairs = [found[seed]["error"] - baseline[seed]["error"] for seed in sorted(set(found) & set(baseline))]
+            cells.append("{:+.2f} ± {:.2f}".format(*interval(pairs)) if pairs else "")
             print(
-                f"  {method:<22}{value:>6g}"
+                f"  {method:<22}{chosen[method]:>6g}"
                 + "".join(f"{c:>15}" for c in cells)
-                + ("" if seeds == 3 else f"  ({seeds})")
+                + ("" if len(found) == 3 else f"  ({len(found)})")
             )
 
 
