@@ -155,6 +155,7 @@ def test_solutions_are_stationary_and_proximal_gradient_cannot_leave_them(penalt
         assert solution.objective <= best * (1 + 1e-8)
 
 
+@pytest.mark.slow
 def test_group_mcp_path_beats_proximal_gradient_along_the_same_path() -> None:
     for penalty in (MCP(3.0), LogSum(0.3)):
         X, y, groups = data(4)

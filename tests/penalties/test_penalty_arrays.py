@@ -90,7 +90,15 @@ def test_extremes_stay_finite(every: Penalty, dtype: type) -> None:
         np.testing.assert_allclose(every.prox(w, 0.3)[-1], w[-1], rtol=1e-5)
 
 
-@pytest.mark.parametrize("every", [*{type(p): p for p in EVERY}.values(), Lp(0.5), Lp(1.5)], ids=repr)
+# Tracing takes seconds each.
+@pytest.mark.parametrize(
+    "every",
+    [
+        p if type(p) in (LogSum, EmpiricalBayes) else pytest.param(p, marks=pytest.mark.slow)
+        for p in [*{type(p): p for p in EVERY}.values(), Lp(0.5), Lp(1.5)]
+    ],
+    ids=repr,
+)
 def test_compiled_equals_eager(every: Penalty) -> None:
     w = torch.linspace(-4, 4, 31)
     steps = torch.linspace(0, 5, 31)

@@ -148,12 +148,13 @@ def test_text_of_confidence_is_escaped(attack: str, tmp_path: Path) -> None:
 WRONG = (None, "text", [], {}, [None], [[1.0]], math.nan, math.inf, -1, 0, True)
 
 
-@pytest.mark.parametrize("wrong", WRONG, ids=repr)
-def test_fields_of_confidence_of_a_wrong_shape_are_left_out(wrong: Any, tmp_path: Path) -> None:
-    content = record()
-    for field in content["calibration"]:
+@pytest.mark.parametrize("place", range(len(WRONG)), ids=lambda place: repr(WRONG[place]))
+def test_fields_of_confidence_of_a_wrong_shape_are_left_out(place: int, tmp_path: Path) -> None:
+    content, wrong = record(), WRONG[place]
+    # Every field meets a third of what is wrong: all pairs would say little more, and take long.
+    for field in list(content["calibration"])[place % 3 :: 3]:
         written({**content, "calibration": {**content["calibration"], field: wrong}}, tmp_path)
-    for field in content:
+    for field in list(content)[place % 3 :: 3]:
         written({**content, field: wrong}, tmp_path)
     own = content["calibration"]
     for field, inner in (("reliability", "test"), ("winning_scores", "wrong")):

@@ -174,10 +174,14 @@ def names(part: Any) -> set[str]:
     return {name for item in part for name in names(item)} if isinstance(part, list) else set()
 
 
-@pytest.mark.parametrize("wrong", [None, "text", [], {}, [None], math.nan, math.inf, -1, 0], ids=repr)
-def test_fields_of_a_wrong_shape_are_left_out(wrong: Any, tmp_path: Path) -> None:
-    for field in sorted(names(comparison())):
-        written(spoiled(comparison(("proximal", "dense"), 1), field, wrong), tmp_path)
+WRONG = (None, "text", [], {}, [None], math.nan, math.inf, -1, 0)
+
+
+@pytest.mark.parametrize("place", range(len(WRONG)), ids=lambda place: repr(WRONG[place]))
+def test_fields_of_a_wrong_shape_are_left_out(place: int, tmp_path: Path) -> None:
+    # Every field meets a third of what is wrong: all pairs would say little more, and take long.
+    for field in sorted(names(comparison()))[place % 3 :: 3]:
+        written(spoiled(comparison(("proximal", "dense"), 1), field, WRONG[place]), tmp_path)
 
 
 @pytest.mark.parametrize("record", [{}, {"cells": []}, {"summary": [{}], "cells": [{}]}])

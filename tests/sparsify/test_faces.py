@@ -75,7 +75,7 @@ def train(
 
 def slow_where_tabulated(names: Sequence[str]) -> list[Any]:
     """The names as parameters; those whose proximal operator is read off a table take long in so many single steps."""
-    slow = ("variational-dropout", "hard-concrete", "empirical-bayes")
+    slow = ("variational-dropout", "hard-concrete", "empirical-bayes", "scad", "lp")
     return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in names]
 
 
@@ -112,7 +112,7 @@ def test_noise_agrees_within_its_error(name: str) -> None:
 
 
 @pytest.mark.parametrize("face", ["proximal", "reweighted"])
-@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+@pytest.mark.parametrize("optimizer", [pytest.param("momentum", marks=pytest.mark.slow), "adam"])
 def test_the_stationary_point_does_not_depend_on_the_optimizer(face: str, optimizer: str) -> None:
     weights = train("log-sum", face, optimizer=optimizer)
     torch.testing.assert_close(weights, train("log-sum", "proximal"), atol=1e-5, rtol=0)

@@ -23,7 +23,13 @@ def _same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
 
 # Torch's tracer makes an instance of a class that it asks others not to instantiate.
 @pytest.mark.filterwarnings("ignore:.*autograd.function.Function.*:DeprecationWarning")
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        name if name in ("proximal", "dropout", "hard-concrete") else pytest.param(name, marks=pytest.mark.slow)
+        for name in METHODS
+    ],
+)
 def test_the_loss_compiles_whole(method: str) -> None:
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
@@ -136,8 +142,8 @@ def _processes(kinds: tuple[str, ...], method: str, folder: Path) -> list[dict[s
 @pytest.mark.parametrize(
     ("kind", "method"),
     [
-        ("ddp", "hard-concrete"),
         ("fsdp", "proximal"),
+        pytest.param("ddp", "hard-concrete", marks=pytest.mark.slow),
         pytest.param("fsdp", "changing", marks=pytest.mark.slow),
         pytest.param("ddp", "proximal", marks=pytest.mark.slow),
         pytest.param("ddp", "learned-eta", marks=pytest.mark.slow),

@@ -114,7 +114,9 @@ def _parts(shape: tuple[int, ...], count: int = 256) -> dict[str, harness.Part]:
 
 
 @pytest.mark.parametrize("method", ours.METHODS)
-@pytest.mark.parametrize("network", ours.STUDIES)
+@pytest.mark.parametrize(
+    "network", [pytest.param(name, marks=pytest.mark.slow) if "lenet-5" in name else name for name in ours.STUDIES]
+)
 def test_methods_of_the_frontier_end_at_their_size(network: str, method: str) -> None:
     settings = replace(ours.STUDIES[network], epochs=5)
     target = 0.0 if method == "dense" else 0.95

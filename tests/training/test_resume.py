@@ -37,7 +37,9 @@ SOURCE = Path(obverse.__file__).parents[1]
     ],
     ids=lambda changes: " ".join(map(str, changes.values())) or "default",
 )
-@pytest.mark.parametrize("step", [14, 21])  # the end of an epoch, and the middle of one
+@pytest.mark.parametrize(
+    "step", [pytest.param(14, marks=pytest.mark.slow), 21]
+)  # the end of an epoch, the middle of one
 def test_resume_equals_uninterrupted(quick, tmp_path, monkeypatch, changes, step):
     whole, cut = str(tmp_path / "whole"), str(tmp_path / "cut")
     run_recipe(Recipe.from_mapping(quick(**changes, out=whole)))
@@ -249,7 +251,11 @@ def start(fields, folder, *more):
 
 @pytest.mark.parametrize(
     ("number", "face"),
-    [(signal.SIGINT, "proximal"), (signal.SIGKILL, "proximal"), (signal.SIGKILL, "variational-dropout")],
+    [
+        (signal.SIGINT, "proximal"),
+        (signal.SIGKILL, "proximal"),
+        pytest.param(signal.SIGKILL, "variational-dropout", marks=pytest.mark.slow),
+    ],
     ids=["ctrl-c", "kill -9", "kill -9, learned"],
 )
 def test_signals_to_a_process(quick, tmp_path, number, face):

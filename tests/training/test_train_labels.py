@@ -69,7 +69,9 @@ def test_the_default_is_the_cross_entropy(quick: Fields, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "labels", ["adaptive:update=average", "adaptive", "pairwise", "online", "early-learning", "disturb"]
 )
-@pytest.mark.parametrize("step", [14, 21])  # the end of an epoch, and the middle of one
+@pytest.mark.parametrize(
+    "step", [pytest.param(14, marks=pytest.mark.slow), 21]
+)  # the end of an epoch, the middle of one
 def test_resumed_criteria_end_where_uninterrupted_ones_do(
     quick: Fields, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labels: str, step: int
 ) -> None:
@@ -101,7 +103,7 @@ def test_class_relations_and_calibration_are_on_the_record(quick: Fields) -> Non
 
 
 @pytest.mark.parametrize("model", ["text-bag", "text-transformer"])
-@pytest.mark.parametrize("labels", [None, "adaptive", "pairwise"])
+@pytest.mark.parametrize("labels", [None, pytest.param("adaptive", marks=pytest.mark.slow), "pairwise"])
 def test_texts(texts: Path, tmp_path: Path, model: str, labels: str | None) -> None:
     fields = {"data": str(texts), "model": model, "face": "none", "epochs": 12, "out": str(tmp_path / "run")}
     metrics = run_recipe(Recipe.from_mapping(fields | ({} if labels is None else {"labels": labels})))
