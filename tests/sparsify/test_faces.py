@@ -75,7 +75,7 @@ def train(
 
 def slow_where_tabulated(names: Sequence[str]) -> list[Any]:
     """The names as parameters; those whose proximal operator is read off a table take long in so many single steps."""
-    slow = ("variational-dropout", "hard-concrete", "empirical-bayes", "scad", "lp")
+    slow = ("variational-dropout", "hard-concrete", "empirical-bayes", "scad", "lp", "capped-l1")
     return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in names]
 
 

@@ -297,7 +297,7 @@ def start(fields):
 
 @pytest.mark.parametrize("storage", [None, pytest.param("sqlite", marks=pytest.mark.slow)])
 def test_two_processes_share_a_study(shared, tmp_path, storage):
-    fields = shared(epochs=8, seeds=3) | {"methods": "proximal", "budgets": "50%,80%"}
+    fields = shared(epochs=6, seeds=3) | {"methods": "proximal", "budgets": "50%,80%"}
     if storage:
         fields["storage"] = f"sqlite:///{tmp_path / 'study.db'}"
     outputs = []
