@@ -145,6 +145,22 @@ def test_text_of_confidence_is_escaped(attack: str, tmp_path: Path) -> None:
     assert "<" not in attack or attack not in page
 
 
+@pytest.mark.parametrize(
+    ("known", "sentence"),
+    [
+        ({"accuracy": 0.61}, "Right in 61.0% of cases."),
+        ({"calibration_error": 0.02}, "Confidence is off by 2.00% on average."),
+        ({"temperature": 0.5}, "By its temperature of 0.5 it is less sure than it could be."),
+        (
+            {"calibration_error": 0.02, "temperature": 1.5},
+            "Confidence is off by 2.00% on average; by its temperature of 1.5 it is surer than it should be.",
+        ),
+    ],
+)
+def test_the_sentence_says_what_is_known(known: dict[str, float], sentence: str, tmp_path: Path) -> None:
+    assert sentence in written({"calibration": known}, tmp_path)[1].text
+
+
 WRONG = (None, "text", [], {}, [None], [[1.0]], math.nan, math.inf, -1, 0, True)
 
 
@@ -168,7 +184,7 @@ def test_fields_of_confidence_of_a_wrong_shape_are_left_out(place: int, tmp_path
 
 def test_nothing_to_say_about_confidence(tmp_path: Path) -> None:
     _, document = written({}, tmp_path)
-    assert "No results are on record" in document.text
+    assert "No figures are on record" in document.text
     for wrong in (None, [], "record.json"):
         with pytest.raises(InvalidArgumentError, match="mapping"):
             write_calibration(wrong, tmp_path / "page.html")  # type: ignore[arg-type]

@@ -74,13 +74,18 @@ def _content(record: Record) -> dict[str, Any]:
 
 def _sentence(found: Record) -> str:
     accuracy, gap, temperature = (found.number(f) for f in ("accuracy", "calibration_error", "temperature"))
-    if accuracy is None or gap is None:
-        return "No results are on record."
-    ended = f"Right in {percent(accuracy)} of cases, with confidence off by {percent(gap)} on average"
-    if temperature is None:
-        return f"{ended}."
-    lean = "surer than it should be" if temperature > 1 else "less sure than it could be"
-    return f"{ended}; by its temperature of {number(temperature)} it is {lean}."
+    said = []
+    if accuracy is not None:
+        said.append(f"right in {percent(accuracy)} of cases")
+    if gap is not None:
+        said.append(f"with confidence off by {percent(gap)} on average" if said else
+                    f"confidence is off by {percent(gap)} on average")  # fmt: skip
+    ended = ", ".join(said)
+    if temperature is not None:
+        lean = "surer than it should be" if temperature > 1 else "less sure than it could be"
+        by = f"by its temperature of {number(temperature)} it is {lean}"
+        ended = f"{ended}; {by}" if ended else by
+    return f"{ended[0].upper()}{ended[1:]}." if ended else "No figures are on record."
 
 
 def _tiles(found: Record) -> list[dict[str, str]]:
