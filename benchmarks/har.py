@@ -119,7 +119,7 @@ def table(runs: dict[str, Any]) -> None:
             f"{other[0]:>6.2f} ± {other[1]:<4.2f} {both[0]:>6.1f} ± {both[1]:<4.1f} {seconds:>6.1f} {len(by_seed):>5}"
         )
     _expected(runs, groups)
-    for name in ("uniform", "HAR", "HAR+DRW"):
+    for name in ("uniform", "HAR", "HAR, every 4", "HAR+DRW"):
         if name in chosen and "ERM" in chosen:
             seeds = sorted(set(chosen[name]) & set(chosen["ERM"]))
             gains = [_apart(chosen["ERM"][seed])[0] - _apart(chosen[name][seed])[0] for seed in seeds]

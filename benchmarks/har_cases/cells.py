@@ -77,7 +77,7 @@ def fit(
     regularizer = (
         None
         if by_class is None
-        else HeteroskedasticRegularizer(model, by_class, strength=value, backend="double-backward")
+        else HeteroskedasticRegularizer(model, by_class, strength=value, backend="double-backward", every=method.every)
     )
     decay = value if name == "ERM" else setting.decay
     optimizer = torch.optim.SGD(

@@ -18,7 +18,10 @@ LAMBDAS = (0.3, 1.0, 3.0)
 
 @dataclass(frozen=True)
 class Method:
-    """A training method; its ``values`` are those of the setting that ``setting`` names."""
+    """A training method; its ``values`` are those of the setting that ``setting`` names.
+
+    The penalty acts in one of ``every`` steps, that many times as strong.
+    """
 
     setting: str
     values: tuple[float, ...]
@@ -26,6 +29,7 @@ class Method:
     deferred: bool = False
     cosine: bool = False
     mixup: bool = False
+    every: int = 1
 
 
 METHODS: dict[str, Method] = {
@@ -34,6 +38,7 @@ METHODS: dict[str, Method] = {
     "noise-only": Method("lambda", LAMBDAS, "noise"),
     "density-only": Method("lambda", LAMBDAS, "density"),
     "HAR": Method("lambda", LAMBDAS, "both"),
+    "HAR, every 4": Method("lambda", LAMBDAS, "both", every=4),
     "HAR+DRW": Method("lambda", LAMBDAS, "both", deferred=True),
     "LDAM-DRW": Method("margin", (0.1, 0.3, 0.5), deferred=True, cosine=True),
     "logit-adjusted": Method("temperature", (0.5, 1.0, 1.5)),
