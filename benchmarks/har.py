@@ -94,7 +94,7 @@ def table(runs: dict[str, Any]) -> None:
             groups[run["method"]][run["value"]][run["seed"]] = run
     print(
         f"{'method':<15} {'chosen':>20} {'held out, %':>11} {'noisy and rare, %':>18} {'other, %':>13} "
-        f"{'balanced, %':>13} {'CPU s':>6} {'seeds':>5}"
+        f"{'balanced, %':>13} {'CPU s':>6} {'seeds':>5}   noisy and rare at each value"
     )
     chosen: dict[str, dict[int, dict[str, Any]]] = {}
     for name, method in METHODS.items():
@@ -116,7 +116,8 @@ def table(runs: dict[str, Any]) -> None:
         print(
             f"{name:<15} {f'{method.setting} {value:g}':>20} {held_out[value]:>11.1f} "
             f"{noisy[0]:>11.1f} ± {noisy[1]:<4.1f} "
-            f"{other[0]:>6.2f} ± {other[1]:<4.2f} {both[0]:>6.1f} ± {both[1]:<4.1f} {seconds:>6.1f} {len(by_seed):>5}"
+            f"{other[0]:>6.2f} ± {other[1]:<4.2f} {both[0]:>6.1f} ± {both[1]:<4.1f} {seconds:>6.1f} {len(by_seed):>5}   "
+            f"{_by_value(complete)}"
         )
     _expected(runs, groups)
     for name in ("uniform", "HAR", "HAR, every 4", "HAR+DRW"):
@@ -125,6 +126,11 @@ def table(runs: dict[str, Any]) -> None:
             gains = [_apart(chosen["ERM"][seed])[0] - _apart(chosen[name][seed])[0] for seed in seeds]
             mean, half = interval(gains)
             print(f"{name} below ERM on the noisy and rare classes by {mean:.1f} ± {half:.1f} points, seed by seed")
+
+
+def _by_value(complete: dict[float, dict[int, dict[str, Any]]]) -> str:
+    means = {value: statistics.mean(_apart(run)[0] for run in runs.values()) for value, runs in complete.items()}
+    return ", ".join(f"{value:g}: {mean:.1f}" for value, mean in sorted(means.items()))
 
 
 def _expected(runs: dict[str, Any], groups: dict[str, dict[float, dict[int, dict[str, Any]]]]) -> None:
