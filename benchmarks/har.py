@@ -116,8 +116,8 @@ def table(runs: dict[str, Any]) -> None:
         print(
             f"{name:<15} {f'{method.setting} {value:g}':>20} {held_out[value]:>11.1f} "
             f"{noisy[0]:>11.1f} ± {noisy[1]:<4.1f} "
-            f"{other[0]:>6.2f} ± {other[1]:<4.2f} {both[0]:>6.1f} ± {both[1]:<4.1f} {seconds:>6.1f} {len(by_seed):>5}   "
-            f"{_by_value(complete)}"
+            f"{other[0]:>6.2f} ± {other[1]:<4.2f} {both[0]:>6.1f} ± {both[1]:<4.1f} {seconds:>6.1f} {len(by_seed):>5}"
+            f"   {_by_value(complete)}"
         )
     _expected(runs, groups)
     for name in ("uniform", "HAR", "HAR, every 4", "HAR+DRW"):
