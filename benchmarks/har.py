@@ -38,7 +38,7 @@ def say(line: str) -> None:
 def study(arguments: argparse.Namespace, results: Any, setting: Any) -> None:
     """Run the cells that are missing."""
     from har_cases import cells, data
-    from har_cases.methods import METHODS, missing
+    from har_cases.methods import METHODS, missing, values_of
 
     @cache
     def loaded() -> Any:
@@ -61,7 +61,7 @@ def study(arguments: argparse.Namespace, results: Any, setting: Any) -> None:
                 continue
             if METHODS[name].strengths is not None:
                 estimate(seed)
-            for value in METHODS[name].values:
+            for value in values_of(name, setting.data):
                 key = f"{name}/{value:g}/{seed}"
                 if key not in results.runs:
                     run = results.run(

@@ -13,18 +13,19 @@ from torch import Tensor, nn
 from obverse.imbalance import CrossEntropyLoss, DeferredReweighting, LDAMLoss, LogitAdjustedLoss, group_strengths
 
 Strengths = Literal["uniform", "noise", "density", "both"]
-LAMBDAS = (0.3, 1.0, 3.0)
+LAMBDAS = {"mnist": (0.3, 1.0, 3.0), "cifar10": (0.03, 0.1, 0.3)}
+"""Strengths tried; the larger ones of the digits would harm every class of the color images."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """A training method; its ``values`` are those of the setting that ``setting`` names.
+    """A training method; its ``values`` are those of the setting that ``setting`` names, by default `LAMBDAS`.
 
     The penalty acts in one of ``every`` steps, that many times as strong.
     """
 
     setting: str
-    values: tuple[float, ...]
+    values: tuple[float, ...] | None
     strengths: Strengths | None = None
     deferred: bool = False
     cosine: bool = False
@@ -34,17 +35,22 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "ERM": Method("weight decay", (1e-4, 5e-4, 5e-3)),
-    "uniform": Method("lambda", LAMBDAS, "uniform"),
-    "noise-only": Method("lambda", LAMBDAS, "noise"),
-    "density-only": Method("lambda", LAMBDAS, "density"),
-    "HAR": Method("lambda", LAMBDAS, "both"),
-    "HAR, every 4": Method("lambda", LAMBDAS, "both", every=4),
-    "HAR+DRW": Method("lambda", LAMBDAS, "both", deferred=True),
+    "uniform": Method("lambda", None, "uniform"),
+    "noise-only": Method("lambda", None, "noise"),
+    "density-only": Method("lambda", None, "density"),
+    "HAR": Method("lambda", None, "both"),
+    "HAR, every 4": Method("lambda", None, "both", every=4),
+    "HAR+DRW": Method("lambda", None, "both", deferred=True),
     "LDAM-DRW": Method("margin", (0.1, 0.3, 0.5), deferred=True, cosine=True),
     "logit-adjusted": Method("temperature", (0.5, 1.0, 1.5)),
     "GCE": Method("q", (0.3, 0.5, 0.7)),
     "mixup": Method("alpha", (0.2, 0.5, 1.0), mixup=True),
 }
+
+
+def values_of(name: str, data: str) -> tuple[float, ...]:
+    """What is tried of a method."""
+    return METHODS[name].values or LAMBDAS[data]
 
 
 def missing(name: str) -> str | None:
