@@ -19,7 +19,7 @@ from obverse.imbalance import (
     HeteroskedasticRegularizer,
     NormalizedLinear,
 )
-from obverse.imbalance._jacobian_operators import QuickOperators, only_hidden_gradients
+from obverse.imbalance._jacobian_operators import QuickOperators
 
 STRENGTHS = [0.1, 0.5, 1.0]
 
@@ -765,52 +765,3 @@ def test_operators_of_captured_passes_have_the_derivatives_of_torch(name: str, a
     given = tuple(x for x in (inputs, *scale) if x is not None and (name != "silu" or x is inputs))
     assert torch.autograd.gradcheck(lambda *x: quick(*x, *scale[len(x) - 1 :]), given)
     assert torch.autograd.gradgradcheck(lambda *x: quick(*x, *scale[len(x) - 1 :]), given)
-
-
-@pytest.mark.parametrize("has_bias", [True, False])
-@pytest.mark.parametrize(
-    ("shape", "kernel", "options"),
-    [
-        ((2, 4, 6), (3, 4, 3), {"stride": 2, "padding": 1}),
-        ((2, 4, 5, 4), (6, 2, 3, 2), {"stride": (1, 2), "padding": (1, 0), "groups": 2}),
-        ((2, 4, 6, 5), (3, 4, 2, 2), {"dilation": 2}),
-        ((2, 2, 3, 4, 3), (2, 2, 2, 2, 2), {"padding": 1}),
-    ],
-)
-def test_convolutions_of_captured_passes_have_the_derivatives_of_torch(
-    shape: tuple[int, ...], kernel: tuple[int, ...], options: dict[str, Any], has_bias: bool
-) -> None:
-    function: Any = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[len(shape)]
-    inputs, weight = seeded(*shape).requires_grad_(), seeded(*kernel, seed=1).requires_grad_()
-    bias = seeded(kernel[0], seed=2).requires_grad_() if has_bias else None
-
-    def run(*given: Tensor) -> Tensor:
-        result: Tensor = function(*given, *([] if has_bias else [None]), **options)
-        return result
-
-    def quick(*given: Tensor) -> Tensor:
-        with QuickOperators():
-            return run(*given)
-
-    given = (inputs, weight) if bias is None else (inputs, weight, bias)
-    assert type(quick(*given).grad_fn).__name__ == "_ConvolutionBackward"
-    torch.testing.assert_close(quick(*given), run(*given), rtol=0, atol=0)
-    assert torch.autograd.gradcheck(quick, given)
-    assert torch.autograd.gradgradcheck(quick, given)
-    # The gradient at the inputs alone, differentiated once more.
-    found = []
-    for pass_ in (run, quick):
-        with only_hidden_gradients():
-            (slope,) = torch.autograd.grad(pass_(*given).sin().sum(), inputs, create_graph=True)
-        found.append(torch.autograd.grad(slope.square().sum(), given))
-    for ours, torchs in zip(found[1], found[0], strict=True):
-        torch.testing.assert_close(ours, torchs)
-
-
-@pytest.mark.parametrize("padding", ["same", "valid"])
-def test_convolutions_that_are_not_taken_over_run_as_they_are(padding: str) -> None:
-    inputs, weight = seeded(2, 4, 5, 4).requires_grad_(), seeded(3, 4, 3, 3, seed=1)
-    with QuickOperators():
-        assert type(F.conv2d(inputs, weight, padding=padding).grad_fn).__name__ == "ConvolutionBackward0"
-        assert type(F.conv2d(inputs[0], weight).grad_fn).__name__ != "_ConvolutionBackward"  # without a batch
-        assert F.conv2d(inputs.detach(), weight).grad_fn is None

@@ -1,8 +1,7 @@
-"""Normalizations, SiLU and convolutions whose second derivatives take few passes over the numbers.
+"""Normalizations and SiLU whose second derivatives take few passes over the numbers.
 
-What torch composes for the derivative of a normalization's backward costs ten times the backward itself; for that of a
-convolution it takes the gradient as a kernel as large as the image. Inside a captured pass they are computed by the
-functions here, with the same values and first derivatives, from the same kernels. Formulas:
+What torch composes for the derivative of their backward costs ten times the backward itself. Inside a captured pass
+they are computed by the functions here, with the same values and first derivatives, from the same kernels. Formulas:
 with ``n = (x - mean) s`` and ``P v = v - mean(v) - n mean(v n)`` the gradient is ``s P (w g)``, and the cotangent ``v``
 of it gives ``w s P v`` for ``g`` and ``-s^2 (n mean(v P(w g)) + a P v + b P(w g))`` for ``x``, ``a = mean(w g n)``,
 ``b = mean(v n)``. Derived.
@@ -248,53 +247,6 @@ class _SiluBackward(torch.autograd.Function):
         return by_first, of_x
 
 
-class _Convolution(torch.autograd.Function):
-    """Convolution without transposition."""
-
-    is_smooth = True
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Any, options: tuple[Any, ...]) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.options = options
-        ctx.bias_sizes = None if bias is None else [weight.shape[0]]
-        found: Tensor = _aten.convolution(x, weight, bias, *options)
-        return found
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        x, weight = ctx.saved_tensors
-        if torch.is_grad_enabled() and _Asked.hidden_only:
-            of_x = _ConvolutionBackward.apply(gradient, weight, x.detach(), ctx.options)  # type: ignore[no-untyped-call]
-            return of_x, None, None, None
-        mask = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.needs_input_grad[2]]
-        found = _aten.convolution_backward(gradient, x, weight, ctx.bias_sizes, *ctx.options, mask)
-        return (*(g if wanted else None for g, wanted in zip(found, mask, strict=True)), None)
-
-
-class _ConvolutionBackward(torch.autograd.Function):
-    """The gradient of the input, which is linear in the gradient and in the weight; of ``x`` only the shape counts."""
-
-    @staticmethod
-    def forward(ctx: Any, gradient: Tensor, weight: Tensor, x: Tensor, options: tuple[Any, ...]) -> Tensor:
-        ctx.save_for_backward(gradient, weight)
-        ctx.options = options
-        found: Tensor = _aten.convolution_backward(gradient, x, weight, None, *options, [True, False, False])[0]
-        return found
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, v: Tensor) -> Any:
-        gradient, weight = ctx.saved_tensors
-        of_gradient = of_weight = None
-        if ctx.needs_input_grad[0]:
-            of_gradient = _aten.convolution(v, weight, None, *ctx.options)
-        if ctx.needs_input_grad[1]:
-            only_weight = [False, True, False]
-            of_weight = _aten.convolution_backward(gradient, v, weight, None, *ctx.options, only_weight)[1]
-        return of_gradient, of_weight, None, None
-
-
 class QuickOperators(TorchFunctionMode):
     """Functions called in the block are replaced by those above where they are the same."""
 
@@ -341,36 +293,4 @@ def _silu(x: Tensor, inplace: bool = False) -> Any:
     return _Silu.apply(x) if x.requires_grad and not inplace else None  # type: ignore[no-untyped-call]
 
 
-def _convolution(count: int) -> Callable[..., Any]:
-    """For convolutions along ``count`` axes."""
-
-    def quick(
-        input: Tensor,
-        weight: Tensor,
-        bias: Any = None,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
-        groups: int = 1,
-    ) -> Any:
-        if not input.requires_grad or input.ndim != count + 2 or isinstance(padding, str):
-            return None
-        if torch.is_autocast_enabled(input.device.type):
-            return None
-        stride, padding, dilation = (
-            [value] * count if isinstance(value, int) else list(value) for value in (stride, padding, dilation)
-        )
-        options = (stride, padding, dilation, False, [0] * count, groups)
-        return _Convolution.apply(input, weight, bias, options)  # type: ignore[no-untyped-call]
-
-    return quick
-
-
-_QUICK: dict[Any, Callable[..., Any]] = {
-    F.batch_norm: _batch_norm,
-    F.group_norm: _group_norm,
-    F.silu: _silu,
-    F.conv1d: _convolution(1),
-    F.conv2d: _convolution(2),
-    F.conv3d: _convolution(3),
-}
+_QUICK: dict[Any, Callable[..., Any]] = {F.batch_norm: _batch_norm, F.group_norm: _group_norm, F.silu: _silu}
