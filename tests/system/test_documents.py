@@ -65,10 +65,20 @@ def test_every_benchmark_explains_itself(
     script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = ROOT / "benchmarks" / script
+    # Its own packages, not what tests of the same name have imported, and the other way round afterwards.
+    own = {folder.name for folder in path.parent.iterdir() if (folder / "__init__.py").exists()}
+    others = {name: module for name, module in sys.modules.items() if name.split(".")[0] in own}
     monkeypatch.setattr(sys, "argv", [str(path), "--help"])
     monkeypatch.setattr(sys, "path", list(sys.path))
-    with pytest.raises(SystemExit) as left:
-        runpy.run_path(str(path), run_name="__main__")
+    try:
+        for name in others:
+            del sys.modules[name]
+        with pytest.raises(SystemExit) as left:
+            runpy.run_path(str(path), run_name="__main__")
+    finally:
+        for name in [name for name in sys.modules if name.split(".")[0] in own]:
+            del sys.modules[name]
+        sys.modules.update(others)
     assert left.value.code == 0
     assert "--json" in capsys.readouterr().out
 
