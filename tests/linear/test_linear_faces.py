@@ -510,6 +510,7 @@ def test_what_a_face_cannot_do_is_refused_in_words() -> None:
 
 
 # ---------------------------------------------------------------------- the example
+@pytest.mark.slow
 def test_the_faces_agree_in_the_example(tmp_path: Path) -> None:
     target = tmp_path / "figure.png"
     done = subprocess.run(

@@ -102,7 +102,7 @@ def test_the_deterministic_faces_end_at_one_stationary_point(name: str) -> None:
 # l0 drops nothing: its eta is infinite at every weight but zero, so its noise has no variance to learn from.
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=() if n in ("log-sum", "mcp") else pytest.mark.slow) for n in EXACT_ZEROS if n != "l0"],
+    [pytest.param(n, marks=() if n == "log-sum" else pytest.mark.slow) for n in EXACT_ZEROS if n != "l0"],
 )
 def test_noise_agrees_within_its_error(name: str) -> None:
     expected = train(name, "proximal")

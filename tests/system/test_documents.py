@@ -83,6 +83,7 @@ def test_every_benchmark_explains_itself(
     assert "--json" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_faces_agree_in_the_example(tmp_path: Path) -> None:
     target = tmp_path / "figure.png"
     done = subprocess.run(

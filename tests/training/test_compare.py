@@ -129,6 +129,7 @@ def test_a_finished_study_is_only_drawn_again(shared, runs, tmp_path, blobs):
     assert (tmp_path / "out" / "compare.html").exists()
 
 
+@pytest.mark.slow
 def test_methods_budgets_and_seeds_may_be_added(shared, runs, tmp_path):
     compare(Recipe.from_mapping(shared(seeds=1)), **GRID)
     runs.clear()
