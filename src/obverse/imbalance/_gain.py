@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import InvalidArgumentError
 from ._noise import GroupNoise
-from ._strengths import loss_powers, smoothed, strength_exponents, vector
+from ._strengths import loss_powers, positive_vector, smoothed, strength_exponents, vector
 
 __all__ = ["PredictedGain", "predicted_gain"]
 
@@ -50,9 +50,7 @@ class PredictedGain:
 
     def of(self, strengths: ArrayLike | Tensor) -> float:
         """The gain of any positive strengths, shape (G,); their scale does not matter."""
-        given = vector("strengths", strengths)
-        if len(given) != len(self._bias) or (given <= 0).any():
-            raise InvalidArgumentError(f"strengths must be {len(self._bias)} positive numbers, got {given.tolist()}")
+        given = positive_vector("strengths", strengths, len(self._bias))
         return _gain(np.log(given / given.max()), self._bias, self._variance, self._decay)
 
     def to_dict(self) -> dict[str, Any]:

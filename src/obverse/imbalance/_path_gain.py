@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..errors import InvalidArgumentError
-from ._strengths import vector
+from ._strengths import positive_vector, vector
 
 __all__ = ["PathGain", "gain_along_path"]
 
@@ -55,9 +55,7 @@ class PathGain:
         The largest strength stays on the path, errors between its runs are interpolated along the logarithm of the
         coefficient, and a strength below the smallest run counts as that run.
         """
-        given = vector("strengths", strengths)
-        if len(given) != len(self._weights) or (given <= 0).any():
-            raise InvalidArgumentError(f"strengths must be {len(self._weights)} positive numbers, got {given.tolist()}")
+        given = positive_vector("strengths", strengths, len(self._weights))
         places = _places(self._coefficients, self._coefficients)
         fine = np.interp(np.linspace(0, 1, STEPS), np.linspace(0, 1, len(places)), self._coefficients)
         fine = np.unique(np.concatenate([fine, self._coefficients]))
@@ -141,9 +139,7 @@ def gain_along_path(
     if not np.isfinite(values).all() or (values < 0).any():
         raise InvalidArgumentError("errors must be finite and not negative")
     groups = values.shape[2]
-    counted = np.ones(groups) if weights is None else vector("weights", weights)
-    if len(counted) != groups or (counted <= 0).any():
-        raise InvalidArgumentError(f"weights must be {groups} positive numbers, got {counted.tolist()}")
+    counted = np.ones(groups) if weights is None else positive_vector("weights", weights, groups)
     counted = counted / counted.sum()
     mean = values.mean(0)
     common = int((mean @ counted).argmin())

@@ -13,7 +13,16 @@ from torch import Tensor
 
 from ..errors import InvalidArgumentError, UnknownNameError
 
-__all__ = ["Normalize", "exponent_pair", "group_strengths", "loss_powers", "smoothed", "strength_exponents", "vector"]
+__all__ = [
+    "Normalize",
+    "exponent_pair",
+    "group_strengths",
+    "loss_powers",
+    "positive_vector",
+    "smoothed",
+    "strength_exponents",
+    "vector",
+]
 
 Normalize = Literal["max", "mean"]
 
@@ -191,6 +200,14 @@ def vector(name: str, values: Any) -> NDArray[np.float64]:
         raise InvalidArgumentError(f"{name} must be numbers, got {values!r}") from error
     if array.ndim != 1 or not len(array) or not np.isfinite(array).all():
         raise InvalidArgumentError(f"{name} must be finite numbers, one for each group, got {values!r}")
+    return array
+
+
+def positive_vector(name: str, values: Any, count: int) -> NDArray[np.float64]:
+    """Positive numbers, one for each of ``count`` groups."""
+    array = vector(name, values)
+    if len(array) != count or (array <= 0).any():
+        raise InvalidArgumentError(f"{name} must be {count} positive numbers, got {array.tolist()}")
     return array
 
 
