@@ -94,7 +94,7 @@ def table(runs: dict[str, Any]) -> None:
             groups[run["method"]][run["value"]][run["seed"]] = run
     print(
         f"{'method':<15} {'chosen':>20} {'held out, %':>11} {'noisy and rare, %':>18} {'other, %':>13} "
-        f"{'balanced, %':>13} {'CPU s':>6} {'seeds':>5}   noisy and rare at each value"
+        f"{'balanced, %':>13} {'CPU s':>6} {'seeds':>5}   held out / noisy and rare at each value"
     )
     chosen: dict[str, dict[int, dict[str, Any]]] = {}
     for name, method in METHODS.items():
@@ -117,7 +117,7 @@ def table(runs: dict[str, Any]) -> None:
             f"{name:<15} {f'{method.setting} {value:g}':>20} {held_out[value]:>11.1f} "
             f"{noisy[0]:>11.1f} ± {noisy[1]:<4.1f} "
             f"{other[0]:>6.2f} ± {other[1]:<4.2f} {both[0]:>6.1f} ± {both[1]:<4.1f} {seconds:>6.1f} {len(by_seed):>5}"
-            f"   {_by_value(complete)}"
+            f"   {_by_value(complete, held_out)}"
         )
     _expected(runs, groups)
     for name in ("uniform", "HAR", "HAR, every 4", "HAR+DRW"):
@@ -125,17 +125,18 @@ def table(runs: dict[str, Any]) -> None:
             seeds = sorted(set(chosen[name]) & set(chosen["ERM"]))
             gains = [_apart(chosen["ERM"][seed])[0] - _apart(chosen[name][seed])[0] for seed in seeds]
             mean, half = interval(gains)
-            print(f"{name} below ERM on the noisy and rare classes by {mean:.1f} ± {half:.1f} points, seed by seed")
+            each = ", ".join(f"{gain:.1f}" for gain in gains)
+            print(f"{name} below ERM on the noisy and rare classes by {mean:.1f} ± {half:.1f} points ({each} by seed)")
 
 
-def _by_value(complete: dict[float, dict[int, dict[str, Any]]]) -> str:
-    means = {value: statistics.mean(_apart(run)[0] for run in runs.values()) for value, runs in complete.items()}
-    return ", ".join(f"{value:g}: {mean:.1f}" for value, mean in sorted(means.items()))
+def _by_value(complete: dict[float, dict[int, dict[str, Any]]], held_out: dict[float, float]) -> str:
+    noisy = {value: statistics.mean(_apart(run)[0] for run in complete[value].values()) for value in held_out}
+    return ", ".join(f"{value:g}: {held_out[value]:.1f} / {noisy[value]:.1f}" for value in sorted(held_out))
 
 
 def _expected(runs: dict[str, Any], groups: dict[str, dict[float, dict[int, dict[str, Any]]]]) -> None:
     """What adaptive strengths promise beforehand: by theory, and by the runs with a uniform penalty."""
-    from har_cases.cells import SETTINGS
+    from har_cases.cells import Setting
 
     from obverse.imbalance import gain_along_path, group_strengths, predicted_gain
 
@@ -143,8 +144,7 @@ def _expected(runs: dict[str, Any], groups: dict[str, dict[float, dict[int, dict
     for seed, found in fitted.items():
         gain = predicted_gain(found["error"], found["counts"]).adaptive
         print(f"predicted gain of adaptive strengths over one for all, seed {seed}: {gain:.2f}")
-    decay = next(iter(SETTINGS.values())).decay
-    path = {0.0: groups.get("ERM", {}).get(decay, {}), **dict(sorted(groups.get("uniform", {}).items()))}
+    path = {0.0: groups.get("ERM", {}).get(Setting.decay, {}), **dict(sorted(groups.get("uniform", {}).items()))}
     seeds = sorted(set.intersection(*(set(by_seed) for by_seed in path.values())) & set(fitted))
     if len(path) > 1 and seeds:
         along = gain_along_path(
