@@ -9,12 +9,15 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 __all__ = [
+    "DamagedFileError",
+    "FileWriteError",
     "InvalidArgumentError",
     "NonFiniteError",
     "NotSubquadraticError",
     "ObverseError",
     "StateError",
     "UnknownNameError",
+    "WrongTypeError",
 ]
 
 
@@ -34,6 +37,10 @@ class UnknownNameError(InvalidArgumentError):
         near = get_close_matches(given.lower(), known, n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
         super().__init__(f"unknown {kind} {given!r}{hint} Known: {', '.join(known)}.")
+
+
+class WrongTypeError(ObverseError, TypeError):
+    """An argument is of a type that cannot be used; the message says which types can."""
 
 
 class NotSubquadraticError(InvalidArgumentError):
@@ -56,3 +63,11 @@ class StateError(ObverseError, RuntimeError):
 
 class NonFiniteError(ObverseError, RuntimeError):
     """A loss, gradient or weight is NaN or infinite; the message names it and the step."""
+
+
+class DamagedFileError(InvalidArgumentError):
+    """A file is not what was written: cut short, changed, or never sealed; the message names it."""
+
+
+class FileWriteError(ObverseError, OSError):
+    """A file cannot be written; the message names it and the reason, and the old file is as it was."""

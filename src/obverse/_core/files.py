@@ -1,0 +1,326 @@
+"""Writes files that are whole or absent, and checks on reading that nobody damaged them.
+
+A writer fills a temporary file beside the target, which then replaces the target in one step: a reader sees the old
+file or the new one, whenever a process ends. What a run reads back carries a *seal*, the SHA-256 digest of its own
+bytes, so that a flipped bit is refused instead of trained on. A folder that a run writes to is locked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import zipfile
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ..errors import DamagedFileError, FileWriteError, InvalidArgumentError
+
+__all__ = [
+    "LOCK",
+    "check_output_folder",
+    "check_seal",
+    "is_temporary",
+    "locked",
+    "read_json",
+    "remove_temporaries",
+    "write_atomically",
+    "write_bytes",
+    "write_json",
+    "write_sealed",
+    "write_text",
+]
+
+LOCK = ".lock"
+"""Name of the lock file of an output folder."""
+
+_TEMPORARY = re.compile(r"\..+\.tmp(\.[^.]+)?")
+_CHUNK = 1 << 22
+_COMMENT = b"sha256:"
+# The digest inside a JSON text, also where that text is a string inside other JSON (the metadata of safetensors).
+_FIELD = re.compile(rb'\\?"sha256\\?":\s?\\?"([0-9a-f]{64})\\?"')
+_ZEROS = "0" * 64
+
+
+# ------------------------------------------------------------------------------------------------------ writing
+def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> Path:
+    """Let ``write`` fill a temporary file, then put it in the place of ``path``.
+
+    Parameters
+    ----------
+    path : path-like
+        An existing file is replaced; missing folders are made.
+    write : callable
+        Gets the path of the temporary file, which lies in the same folder and has the same suffix.
+
+    Returns
+    -------
+    Path
+        The file written.
+
+    Raises
+    ------
+    FileWriteError
+        The disk is full, or the folder cannot be written to. The old file is as it was, and nothing else is left.
+    """
+    target = Path(path)
+    name = f".{target.stem[:100]}.{os.getpid()}-{secrets.token_hex(4)}.tmp{target.suffix}"
+    temporary = target.with_name(name)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+        _synchronize(target.parent)
+    except OSError as error:
+        if isinstance(error, FileWriteError):
+            raise
+        raise FileWriteError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return target
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
+    """Write bytes atomically."""
+    return write_atomically(path, lambda file: file.write_bytes(content))
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> Path:
+    """Write UTF-8 text atomically, with the line ends as they are."""
+    return write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> Path:
+    """Write JSON atomically; NaN and infinity are refused, since not every reader knows them."""
+    return write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def _synchronize(folder: Path) -> None:
+    """Make the new name of a file survive a power failure, where the system can."""
+    if os.name == "nt":
+        return
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file of that name is what an atomic write leaves when the process is killed in its middle."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Delete what killed processes left in a folder; only the holder of its lock may do so."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if is_temporary(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
+# ------------------------------------------------------------------------------------------------------ seals
+def write_sealed(path: str | os.PathLike[str], content: Any | Callable[[Path], object]) -> Path:
+    """Write a file atomically with the digest of its own bytes inside.
+
+    Parameters
+    ----------
+    path : path-like
+        ``.json`` for a mapping; ``.safetensors``, ``.pt`` or ``.npz`` for a callable that fills the file.
+    content : mapping or callable
+        A writer of safetensors must put the field ``"sha256"`` with 64 zeros into the metadata (see `unsealed`).
+
+    Raises
+    ------
+    FileWriteError
+        As `write_atomically`.
+    """
+    target = Path(path)
+    if target.suffix == ".json":
+        text = json.dumps({"sha256": _ZEROS, **content}, indent=1, allow_nan=False) + "\n"
+        return write_atomically(target, lambda file: (file.write_text(text, encoding="utf-8"), _seal(file)))
+    return write_atomically(target, lambda file: (content(file), _seal(file)))
+
+
+def unsealed() -> dict[str, str]:
+    """The field of safetensors metadata, or of a JSON string in it, that `write_sealed` fills in."""
+    return {"sha256": _ZEROS}
+
+
+def check_seal(path: str | os.PathLike[str]) -> Path:
+    """Raise unless a file is what `write_sealed` wrote, to the last bit.
+
+    Raises
+    ------
+    DamagedFileError
+        The file is missing, cut short or changed, or has no seal.
+    """
+    target = Path(path)
+    try:
+        stored, found = _stored_and_found(target)
+    except (OSError, ValueError) as error:
+        raise DamagedFileError(f"{target} is damaged: {getattr(error, 'strerror', None) or error}") from error
+    if stored != found:
+        raise DamagedFileError(f"{target} is damaged: its content does not match its digest")
+    return target
+
+
+def read_json(path: str | os.PathLike[str], *, sealed: bool = False) -> Any:
+    """Read JSON; with ``sealed``, check the digest and leave it out of the result.
+
+    Raises
+    ------
+    InvalidArgumentError
+        The file cannot be read (`DamagedFileError` where its digest does not match).
+    """
+    target = Path(path)
+    if sealed:
+        check_seal(target)
+    try:
+        content = json.loads(target.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidArgumentError(f"cannot read {target}: {error}") from error
+    if sealed:
+        content.pop("sha256", None)
+    return content
+
+
+def _seal(path: Path) -> None:
+    if zipfile.is_zipfile(path):
+        with open(path, "r+b") as file:
+            # The last field of a zip archive without a comment is the length of the comment.
+            file.seek(-2, os.SEEK_END)
+            if file.read(2) != b"\0\0":
+                raise ValueError(f"{path} already has a comment")
+            file.seek(-2, os.SEEK_END)
+            file.write((len(_COMMENT) + 64).to_bytes(2, "little"))
+            file.seek(0)
+            digest = _digest_of(file)
+            file.seek(0, os.SEEK_END)
+            file.write(_COMMENT + digest.encode())
+        return
+    with open(path, "r+b") as file:
+        head, place = _head(file)
+        if head[place : place + 64] != _ZEROS.encode():
+            raise ValueError(f"{path} has no place for a digest")
+        digest = _digest_of(file, head)
+        start = 0 if path.suffix == ".json" else 8
+        file.seek(start + place)
+        file.write(digest.encode())
+
+
+def _stored_and_found(path: Path) -> tuple[str, str]:
+    """The digest that a file carries, and the one of its bytes."""
+    length = len(_COMMENT) + 64
+    with open(path, "rb") as file:
+        if path.suffix not in (".json", ".safetensors"):
+            size = file.seek(0, os.SEEK_END)
+            if size < length:
+                raise ValueError("it is cut short")
+            file.seek(size - length)
+            comment = file.read()
+            if not comment.startswith(_COMMENT):
+                raise ValueError("it has no digest")
+            file.seek(0)
+            return comment[len(_COMMENT) :].decode("ascii", "replace"), _digest_of(file, stop=size - length)
+        head, place = _head(file)
+        stored = head[place : place + 64].decode()
+        blank = head[:place] + _ZEROS.encode() + head[place + 64 :]
+        return stored, _digest_of(file, blank)
+
+
+def _head(file: Any) -> tuple[bytes, int]:
+    """The text of a file that holds its digest, and the place of the digest in it; the rest is still to be read."""
+    file.seek(0)
+    start = file.read(8)
+    if start[:1] in (b"{", b"["):
+        text = start + file.read()
+    else:
+        size = int.from_bytes(start, "little")
+        text = file.read(size) if size < 100_000_000 else b""
+        if len(text) < size or not text:
+            raise ValueError("it is cut short")
+    match = _FIELD.search(text)
+    if match is None:
+        raise ValueError("it has no digest")
+    return text, match.start(1)
+
+
+def _digest_of(file: Any, head: bytes = b"", stop: int | None = None) -> str:
+    """SHA-256 of ``head`` and of what is left of a file, up to ``stop``."""
+    digest = hashlib.sha256(head)
+    while chunk := file.read(_CHUNK if stop is None else min(_CHUNK, stop - file.tell())):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------------ folders
+def check_output_folder(
+    folder: Path, *, resume: bool | None = None, overwrite: bool | None = None, worthless: Set[str] = frozenset()
+) -> None:
+    """Raise unless a command may write to a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        New, empty, or to be resumed or replaced.
+    resume, overwrite : bool, optional
+        What the user asked for; None where the command has no such option, which is then not advised.
+    worthless : set of str
+        Names that do not count: what they hold can be lost.
+
+    Raises
+    ------
+    InvalidArgumentError
+        The folder is a file, is not empty, or cannot be read; or both options were given.
+    """
+    if resume and overwrite:
+        raise InvalidArgumentError("--resume keeps what the folder holds and --overwrite replaces it: give one of them")
+    if folder.exists() and not folder.is_dir():
+        raise InvalidArgumentError(f"output folder {folder} is a file")
+    try:
+        names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    except OSError as error:
+        raise InvalidArgumentError(f"cannot use output folder {folder}: {error.strerror or error}") from error
+    held = {name for name in names if name != LOCK and not is_temporary(name)} - worthless
+    if held and not resume and not overwrite:
+        ways = ["choose another with --out"]
+        ways += [] if resume is None else ["go on with --resume"]
+        ways += [] if overwrite is None else ["replace what it holds with --overwrite"]
+        advice = ways[0] if len(ways) == 1 else f"{', '.join(ways[:-1])}, or {ways[-1]}"
+        raise InvalidArgumentError(f"output folder {folder} is not empty; {advice}")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold an output folder, which is made if it is missing, against other processes; the lock ends with the process.
+
+    Raises
+    ------
+    InvalidArgumentError
+        Another process holds it, or the folder cannot be written to.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InvalidArgumentError(
+            f"another process is writing to {folder}; wait for it, or choose another folder with --out"
+        ) from None
+    except OSError as error:
+        raise InvalidArgumentError(f"cannot use output folder {folder}: {error.strerror or error}") from error
+    try:
+        remove_temporaries(folder)
+        yield
+    finally:
+        lock.release()
