@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import zipfile
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ __all__ = [
     "locked",
     "read_json",
     "remove_temporaries",
+    "unsealed",
     "write_atomically",
     "write_bytes",
     "write_json",
@@ -127,7 +128,7 @@ def remove_temporaries(folder: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------ seals
-def write_sealed(path: str | os.PathLike[str], content: Any | Callable[[Path], object]) -> Path:
+def write_sealed(path: str | os.PathLike[str], content: Mapping[str, Any] | Callable[[Path], object]) -> Path:
     """Write a file atomically with the digest of its own bytes inside.
 
     Parameters
@@ -142,11 +143,16 @@ def write_sealed(path: str | os.PathLike[str], content: Any | Callable[[Path], o
     FileWriteError
         As `write_atomically`.
     """
-    target = Path(path)
-    if target.suffix == ".json":
-        text = json.dumps({"sha256": _ZEROS, **content}, indent=1, allow_nan=False) + "\n"
-        return write_atomically(target, lambda file: (file.write_text(text, encoding="utf-8"), _seal(file)))
-    return write_atomically(target, lambda file: (content(file), _seal(file)))
+
+    def write(file: Path) -> None:
+        if isinstance(content, Mapping):
+            text = json.dumps({**unsealed(), **content}, indent=1, allow_nan=False) + "\n"
+            file.write_text(text, encoding="utf-8")
+        else:
+            content(file)
+        _seal(file)
+
+    return write_atomically(path, write)
 
 
 def unsealed() -> dict[str, str]:
@@ -211,8 +217,7 @@ def _seal(path: Path) -> None:
         if head[place : place + 64] != _ZEROS.encode():
             raise ValueError(f"{path} has no place for a digest")
         digest = _digest_of(file, head)
-        start = 0 if path.suffix == ".json" else 8
-        file.seek(start + place)
+        file.seek(place)
         file.write(digest.encode())
 
 
@@ -237,15 +242,18 @@ def _stored_and_found(path: Path) -> tuple[str, str]:
 
 
 def _head(file: Any) -> tuple[bytes, int]:
-    """The text of a file that holds its digest, and the place of the digest in it; the rest is still to be read."""
+    """The bytes up to the end of the text that holds the digest, and the digest's place; the rest is still to be read.
+
+    Safetensors begin with the length of their description, JSON with a brace.
+    """
     file.seek(0)
-    start = file.read(8)
-    if start[:1] in (b"{", b"["):
-        text = start + file.read()
+    text: bytes = file.read(8)
+    if text[:1] == b"{":
+        text += file.read()
     else:
-        size = int.from_bytes(start, "little")
-        text = file.read(size) if size < 100_000_000 else b""
-        if len(text) < size or not text:
+        size = int.from_bytes(text, "little")
+        text += file.read(size) if size < 100_000_000 else b""
+        if len(text) < 8 + size:
             raise ValueError("it is cut short")
     match = _FIELD.search(text)
     if match is None:

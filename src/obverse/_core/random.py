@@ -1,15 +1,15 @@
 """Says what a seed means, the same in every room, and derives independent streams from it.
 
-A seed is an integer, a `torch.Generator` or a `numpy.random.Generator`. A function that draws at once draws from a given
-generator and so moves it on. An object that draws later, step by step, takes from a generator only its initial seed:
-every stream then follows from (seed, step, call), and a resumed run repeats the uninterrupted one.
+A seed is an integer, a `torch.Generator` or a `numpy.random.Generator`. A function that draws at once draws from a
+given generator and so moves it on. An object that draws later, step by step, takes from a generator only its initial
+seed: every stream then follows from (seed, step, call), and a resumed run repeats the uninterrupted one.
 """
 
 from __future__ import annotations
 
 import operator
 import sys
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
 
@@ -90,7 +90,7 @@ def derive(*numbers: int) -> int:
     return state >> 2
 
 
-def _is_torch(seed: Any) -> bool:
+def _is_torch(seed: Any) -> TypeGuard[torch.Generator]:
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(seed, torch.Generator)
 
