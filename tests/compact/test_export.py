@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +78,38 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(_export.importlib, "import_module", absent)
     with pytest.raises(InvalidArgumentError, match=r"obverse\[export\]"):
         export_onnx(nn.Linear(2, 2), torch.randn(2, 2), tmp_path / "m.onnx")
+
+
+class Prototypes(nn.Module):
+    """Compares with rows of the data, which it holds as a slice."""
+
+    def __init__(self, data: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("rows", data[:5])
+        self.scale = nn.Parameter(data[0, :1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows: Any = self.rows
+        return self.scale * x @ rows.T
+
+
+SECRET = torch.arange(20_000.0).reshape(1000, 20) + 0.123
+
+
+@pytest.mark.parametrize("dynamic_batch", [True, False])
+@pytest.mark.parametrize("build", [lambda: nn.Linear(20, 3), lambda: Prototypes(SECRET)], ids=["layer", "slices"])
+@pytest.mark.parametrize("export", [export_program, export_onnx])
+def test_no_row_of_the_data_gets_into_the_file(export: Any, build: Any, dynamic_batch: bool, tmp_path: Path) -> None:
+    if export is export_onnx:
+        pytest.importorskip("onnxscript")
+    model = build()
+    file = tmp_path / "m.out"
+    export(model, SECRET[100:104], file, dynamic_batch=dynamic_batch)
+    content = b"".join([file.read_bytes(), *(zipfile.ZipFile(file).read(n) for n in _entries(file))])
+    assert len(file.read_bytes()) < 30_000
+    for row in (100, 103, 500, 999):
+        assert SECRET[row].numpy().tobytes() not in content
+
+
+def _entries(file: Path) -> list[str]:
+    return zipfile.ZipFile(file).namelist() if zipfile.is_zipfile(file) else []

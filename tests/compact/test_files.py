@@ -213,3 +213,48 @@ def test_an_error_in_the_middle_of_the_change_undoes_it(tmp_path: Path) -> None:
         load(file, into=model)
     assert repr(model) == looks
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class Inner(nn.Module):
+    """Looks its words up in a table that belongs to somebody else."""
+
+    def __init__(self, table: nn.Embedding, width: int) -> None:
+        super().__init__()
+        self.table, self.hidden = table, nn.Linear(4, width)
+        self.back = nn.Linear(width, 4)
+
+    def forward(self, words: Tensor) -> Tensor:
+        answer: Tensor = self.back(self.hidden(self.table(words)).relu()).mean(1)
+        return answer
+
+
+class SharedParts(nn.Module):
+    """One table, one block and one whole branch, each with two names."""
+
+    def __init__(self, width: int = 6) -> None:
+        super().__init__()
+        self.shared = nn.Embedding(10, 4)
+        self.encoder = Inner(self.shared, width)
+        self.decoder = nn.ModuleDict({"first": self.encoder, "norm": nn.BatchNorm1d(4)})
+        self.norm = self.decoder["norm"]
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, words: Tensor) -> Tensor:
+        answer: Tensor = self.head(self.norm(self.encoder(words) + self.decoder["first"](words)))
+        return answer
+
+
+@pytest.mark.parametrize("layout", ["smallest", "dense"])
+def test_modules_with_several_names_go_into_a_file_and_back(layout: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    small, x = thinned(SharedParts(3), 0.5).eval(), torch.randint(0, 10, (5, 7))
+    file = save(small, tmp_path / "m.safetensors", layout=layout)
+    model = load(file, into=SharedParts()).eval()
+    assert torch.equal(model(x), small(x))
+    assert model.encoder.hidden.out_features == 3
+    assert model.decoder["first"] is model.encoder
+    assert model.encoder.table is model.shared
+    model.load_state_dict(small.state_dict(), strict=True)
+    with torch.device("meta"):
+        empty = SharedParts()
+    assert torch.equal(load(file, into=empty).eval()(x), small(x))

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._core.files import write_atomically
 from ..errors import InvalidArgumentError, ObverseError
 from ..graph import as_inputs
 
@@ -151,18 +152,22 @@ def _exported(
     inputs = tuple(value.detach().cpu() for value in inputs)
     # A batch of one is taken for a constant.
     inputs = tuple(torch.cat([value, value]) for value in inputs) if dynamic_batch and len(inputs[0]) == 1 else inputs
-    held = copy.deepcopy(model).cpu().eval()
+    held = _own_memory(copy.deepcopy(model).cpu().eval())
     batch = torch.export.Dim("batch", min=1)
     dynamic = tuple({0: batch} for _ in inputs) if dynamic_batch else None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix or '.out'}")
-    try:
+    # What is exported with stays in the file: shapes, and none of the user's rows.
+    blank = tuple(torch.zeros_like(value[:2] if dynamic_batch else value) for value in inputs)
+    found: list[float] = []
+
+    def write_and_compare(temporary: Path) -> None:
         with warnings.catch_warnings(), torch.no_grad():
             # Exporters comment on their own insides.
             warnings.simplefilter("ignore")
             try:
-                write(held, inputs, dynamic, temporary)
+                write(held, blank, dynamic, temporary)
                 call = run(temporary)
+            except OSError:
+                raise
             except Exception as error:
                 line = str(error).strip().partition("\n")[0][:300] or type(error).__name__
                 raise ExportError(f"the model cannot be exported: {line}") from error
@@ -170,11 +175,19 @@ def _exported(
             difference = max(_difference(call(probe), _tensors(held(*probe))) for probe in probes)
         if not difference <= tolerance:
             raise ExportError(f"the exported model differs by {difference:.1e}, more than {tolerance:g}; nothing kept")
-        size = temporary.stat().st_size
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return Parity(str(path), difference, tuple(len(probe[0]) for probe in probes), size)
+        found.append(difference)
+
+    write_atomically(path, write_and_compare)
+    batches = (len(inputs[0]), 2 * len(inputs[0])) if dynamic_batch else (len(inputs[0]),)
+    return Parity(str(path), found[0], batches, path.stat().st_size)
+
+
+def _own_memory(model: nn.Module) -> nn.Module:
+    """Give tensors that are slices of larger memory their own, so that a file holds no more than the model."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size():
+            tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
+    return model
 
 
 def _tensors(answer: Any) -> list[Tensor]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._core.files import write_bytes
 from ..errors import InvalidArgumentError
 from ._file_commit import Change, Target, commit
 from ._file_shapes import changed_attributes, changed_numbers, check_tensors, may_have, numbers_of, sizes_of
@@ -55,17 +56,11 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, layout: str = "small
     ------
     InvalidArgumentError
         A tensor of the model is not plain (sharded, quantized, sparse, lazy), or the model has state that is no tensor.
+    FileWriteError
+        The disk is full, or the folder cannot be written to; an existing file is as it was.
     """
     content = encoded_model(model, layout=layout, certificate=certificate)
-    file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return file
+    return write_bytes(path, content)
 
 
 def encoded_model(model: nn.Module, *, layout: str = "smallest", certificate: Any = None) -> bytes:
@@ -201,11 +196,9 @@ def _fitted(about: dict[str, Any], stored: dict[str, Tensor], model: nn.Module, 
     shapes: dict[str, dict[str, tuple[int, ...]]] = {name: {} for name in modules}
     for name in sorted(names):
         layout, shape, dtype = _described(name, layouts, stored)
-        owner, _, leaf = name.rpartition(".")
-        shapes[owner][leaf] = shape
-        for alias in [alias for alias, first in target.tied.items() if first == name]:
+        for alias in [name, *(alias for alias, first in target.tied.items() if first == name)]:
             owner, _, leaf = alias.rpartition(".")
-            shapes[owner][leaf] = shape
+            shapes[target.homes[owner]][leaf] = shape
         if name in target.tensors:
             fresh = target.tensors[name]
             if dtype != fresh.dtype:

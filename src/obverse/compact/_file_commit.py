@@ -25,6 +25,10 @@ class Target:
     firsts : list of str
     unsaved : dict of str to list of int
         Shapes of buffers that are no part of the state.
+    modules : dict of str to torch.nn.Module
+        Modules by every name: one that the model uses in several places has several.
+    homes : dict of str to str
+        For each name of a module: the first name of the same module.
 
     Raises
     ------
@@ -54,6 +58,9 @@ class Target:
             if first != name:
                 self.tied[name] = first
         self.firsts = [name for name in self.tensors if name not in self.tied]
+        self.modules = dict(model.named_modules(remove_duplicate=False))
+        first_names = {id(module): name for name, module in model.named_modules()}
+        self.homes = {name: first_names[id(module)] for name, module in self.modules.items()}
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ class Change:
 def commit(model: nn.Module, change: Change) -> None:
     """Give the model its new tensors and attributes; if anything stops it halfway, the old ones are back."""
     target = Target(model)
-    modules = dict(model.named_modules())
+    modules = target.modules
     undo: list[tuple[Any, str, Any]] = []
 
     def put(holder: Any, name: str, value: Any) -> None:
@@ -102,6 +109,6 @@ def commit(model: nn.Module, change: Change) -> None:
         for holder, name, value in reversed(undo):
             setattr(holder, name, value)
         raise
-    for module in modules.values():
+    for module in model.modules():
         if isinstance(module, nn.RNNBase):
             module.flatten_parameters()

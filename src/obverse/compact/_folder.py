@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from .._core.files import write_text
 from .._version import __version__
 from ..errors import InvalidArgumentError
 from ..graph import parameters
@@ -73,8 +74,8 @@ def push_to_folder(
         raise InvalidArgumentError(f"the configuration cannot be written as JSON: {error}") from error
     card = _card(model, name or place.resolve().name, certificate, receipt)
     save(model, place / WEIGHTS, layout=layout, certificate=certificate)
-    (place / "config.json").write_text(configuration, encoding="utf-8")
-    (place / "README.md").write_text(card, encoding="utf-8")
+    write_text(place / "config.json", configuration)
+    write_text(place / "README.md", card)
     return place
 
 
