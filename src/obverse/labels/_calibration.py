@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .._core import checks
 from ..errors import InvalidArgumentError, UnknownNameError
-from . import _checks as checks
 from ._cells import Cells
 from ._streaming import Accumulator, Predictions, StreamingMetric, Sums
 
@@ -100,7 +100,7 @@ class CalibrationError(StreamingMetric):
         if kind == "class-wise":
             if num_classes is None:
                 raise InvalidArgumentError('kind="class-wise" needs num_classes')
-            checks.classes(num_classes)
+            checks.count("num_classes", num_classes, 2)
         if resolution is not None and (binning != "adaptive" or checks.count("resolution", resolution) < bins):
             raise InvalidArgumentError(
                 f'resolution is for binning="adaptive" and at least bins={bins}, got {resolution} and {binning!r}'

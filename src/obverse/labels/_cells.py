@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ._distributed import is_parallel, rows_of_all
+from .._core.distributed import is_parallel
+from ._distributed import rows_of_all
 from ._streaming import Accumulator
 
 __all__ = ["Cells"]

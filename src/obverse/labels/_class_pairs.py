@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import Sampler
 
+from .._core import checks
 from ..errors import InvalidArgumentError
-from . import _checks as checks
 
 __all__ = ["ClassPairSampler"]
 

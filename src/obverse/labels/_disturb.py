@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
+from .._core import checks
+from .._core.distributed import rank
 from ..errors import InvalidArgumentError
-from . import _checks as checks
 from ._criterion import Given, LabelCriterion
-from ._distributed import process
 from ._rows import Rows
 
 __all__ = ["DisturbLabel"]
@@ -58,23 +58,40 @@ class DisturbLabel(LabelCriterion):
         if not self.is_learning:
             return rows.cross_entropy()
         count, classes = rows.logits.shape
-        drawn, replaced = self._draw(count, classes, rows.logits.device)
+        drawn, numbers = self._draw(count, classes, rows.logits.device)
+        replaced = numbers < self.rate
+        if rows.masked is not None and self.rate > 0.0:
+            drawn = _allowed(drawn, numbers / self.rate, rows.masked)
         of_drawn = -rows.log_p.gather(1, drawn[:, None])[:, 0]
         if rows.weight is not None:
             of_drawn = of_drawn * rows.weight[drawn]
         return torch.where(replaced & rows.kept, of_drawn, rows.cross_entropy())
 
     def _draw(self, count: int, classes: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """(R,) classes, and numbers in [0, 1) of which those below the rate replace a label."""
         generator = self.generator
         if generator is None:
-            mixed = (self.seed * 1_000_003 + process()) * 1_000_003 + self.calls
+            mixed = (self.seed * 1_000_003 + rank()) * 1_000_003 + self.calls
             generator = torch.Generator().manual_seed(mixed % 2**63)
             self.calls += 1
         where = generator.device
         drawn = torch.randint(classes, (count,), generator=generator, device=where)
-        replaced = torch.rand(count, generator=generator, device=where) < self.rate
-        return drawn.to(device), replaced.to(device)
+        numbers = torch.rand(count, generator=generator, device=where)
+        return drawn.to(device), numbers.to(device)
 
     def extra_repr(self) -> str:
         """Rate and the options of the base."""
         return ", ".join(filter(None, (f"rate={self.rate}, seed={self.seed}", super().extra_repr())))
+
+
+def _allowed(drawn: torch.Tensor, shares: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
+    """Drawn classes (R,), in place of masked ones a class that is not; ``shares`` (R,) in [0, 1) choose it.
+
+    Below the rate, a number that decided to replace a label is uniform itself once it is divided by the rate: it
+    chooses evenly among the classes that are left, and nothing more has to be drawn.
+    """
+    reached = (~masked).long().cumsum(1)
+    left = reached[:, -1]
+    rank = torch.minimum((shares * left).long(), left - 1)
+    chosen = (reached > rank[:, None]).long().argmax(1)
+    return torch.where(masked.gather(1, drawn[:, None])[:, 0], chosen, drawn)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from .._core import checks
 from ..errors import InvalidArgumentError
-from . import _checks as checks
 from ._rows import as_probabilities
 
 __all__ = ["cutmix", "mixup"]
@@ -156,7 +156,7 @@ def _checked(inputs: torch.Tensor, target: torch.Tensor, num_classes: int | None
         raise InvalidArgumentError(f"targets must be class indices or probabilities, got {target.dtype}")
     if num_classes is None:
         raise InvalidArgumentError("class indices need num_classes to become probabilities")
-    return as_probabilities(target, checks.classes(num_classes), ignore_index, inputs.dtype)
+    return as_probabilities(target, checks.count("num_classes", num_classes, 2), ignore_index, inputs.dtype)
 
 
 def _device(generator: torch.Generator | None) -> torch.device:

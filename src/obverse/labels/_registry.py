@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from .._core import checks
 from ..errors import InvalidArgumentError, UnknownNameError
-from . import _checks as checks
 from ._adaptive import AdaptiveLabelRegularization
 from ._bootstrapping import Bootstrapping
 from ._class_wise import ClassWiseSelfDistillation
@@ -66,7 +66,7 @@ def label_criterion(name: str, num_classes: int, **options: Any) -> LabelCriteri
     key = "cross-entropy" if name == "none" else name
     if key not in _CATALOGUE:
         raise UnknownNameError("label criterion", str(name), ["none", *_CATALOGUE])
-    checks.classes(num_classes)
+    checks.count("num_classes", num_classes, 2)
     cls = _CATALOGUE[key]
     own = list(inspect.signature(cls.__init__).parameters)[1:]
     base = list(inspect.signature(LabelCriterion.__init__).parameters)[1:]
