@@ -90,10 +90,10 @@ def test_no_temperature_changes_the_prediction(dtype: torch.dtype) -> None:
 def test_temperatures_without_a_minimum_end_at_a_bound() -> None:
     logits = torch.eye(3, dtype=torch.float64).repeat(4, 1)
     labels = torch.arange(3).repeat(4)
-    with pytest.warns(UserWarning, match=r"12 rows are right .* T = 0\.05 is used"):
+    with pytest.warns(UserWarning, match=r"12 rows are right too often .* T = 0\.05 is used"):
         sure = TemperatureScaling(bounds=(0.05, 20.0)).fit(logits, labels)
     assert (sure.temperature, sure.is_bounded) == (0.05, True)
-    with pytest.warns(UserWarning, match=r"wrong more often than chance .* T = 20 is used"):
+    with pytest.warns(UserWarning, match=r"wrong too often .* T = 20 is used"):
         unsure = TemperatureScaling(bounds=(0.05, 20.0)).fit(logits, (labels + 1) % 3)
     assert (unsure.temperature, unsure.is_bounded) == (20.0, True)
 

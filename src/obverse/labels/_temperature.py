@@ -113,12 +113,10 @@ class TemperatureScaling(StatefulModule):
         self.fitted = torch.tensor(found, dtype=torch.float64, device=self.fitted.device)
         self.is_bounded = is_low or is_high
         if self.is_bounded:
-            why = (
-                "are right and surer than any temperature makes them" if is_low else "are wrong more often than chance"
-            )
+            what = "right too often" if is_low else "wrong too often"
             warnings.warn(
-                f"TemperatureScaling: the {likelihood.rows} rows {why}, so that their likelihood has no maximum between "
-                f"{self.bounds[0]:g} and {self.bounds[1]:g}; T = {found:.4g} is used. Fit on more held-out rows.",
+                f"TemperatureScaling: the {likelihood.rows} rows are {what} for a likelihood with a maximum between "
+                f"{self.bounds[0]:g} and {self.bounds[1]:g}; T = {found:.4g} is used. Fit to more held-out rows.",
                 stacklevel=3,
             )
         return self
