@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["Masked", "check_probabilities", "check_target", "lowest", "masked_logits", "place", "readable"]
+__all__ = ["Masked", "can_raise", "check_probabilities", "check_target", "lowest", "masked_logits", "place", "readable"]
 
 _BFLOAT16_MIN = -3.3895313892515355e38
 
@@ -45,6 +45,16 @@ def readable(tensor: Tensor) -> bool:
     import torch
 
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def can_raise(tensor: Tensor) -> bool:
+    """Whether to stop at numbers that are not finite: a look is cheap, and no other process would wait for this one.
+
+    In several processes the loss is NaN or infinite instead, and reaches all of them with the gradients.
+    """
+    from . import distributed
+
+    return readable(tensor) and not distributed.is_parallel()
 
 
 def lowest(dtype: torch.dtype) -> float:
@@ -78,7 +88,8 @@ def masked_logits(
     Raises
     ------
     NonFiniteError
-        On the CPU: a row that counts has a logit that is NaN or plus infinity, or masks all its classes.
+        On the CPU of a single process: a row that counts has a logit that is NaN or plus infinity, or masks all its
+        classes.
     """
     import torch
 
@@ -91,7 +102,7 @@ def masked_logits(
             return Masked(logits, None, high - low < 0.5 * torch.finfo(logits.dtype).max)
     logits = torch.where(kept[:, None], logits, 0.0)
     masked = logits.detach() <= floor
-    if can_look:
+    if can_raise(logits):
         broken = (logits.detach().isnan() | (logits.detach() == math.inf)).any(1)
         empty = masked.all(1)
         if bool((broken | empty).any()):
@@ -100,8 +111,8 @@ def masked_logits(
             raise NonFiniteError(
                 f"{name}: row {place(row, shape)} {what}, so that it has no loss; mend the logits or ignore the row"
             )
-        if not bool(masked.any()):
-            return Masked(logits, None, False)
+    if can_look and not bool(masked.any()):
+        return Masked(logits, None, False)
     return Masked(logits.masked_fill(masked, -math.inf), masked, False)
 
 

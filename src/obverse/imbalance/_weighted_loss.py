@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .._core import checks
 from .._core.arrays import wide
-from .._core.logits import check_target, masked_logits, readable
+from .._core.logits import can_raise, check_target, masked_logits, readable
 from ..errors import InvalidArgumentError, NonFiniteError, UnknownNameError
 from ._counts import Counts
 
@@ -93,8 +93,8 @@ class WeightedLoss(nn.Module, ABC):
             For shapes or types that do not fit, and, on the CPU (elsewhere a look would stall the device), for
             targets outside [0, K) or on masked classes, and negative or non-finite weights.
         NonFiniteError
-            On the CPU: a row that counts has a logit that is NaN or +inf, masks all classes, or has a loss beyond the
-            range of its dtype.
+            On the CPU of a single process: a row that counts has a logit that is NaN or +inf, masks all classes, or has
+            a loss beyond the range of its dtype.
         """
         target, weight = self._checked(logits, target, weight)
         with torch.autocast(logits.device.type, enabled=False):
@@ -108,7 +108,7 @@ class WeightedLoss(nn.Module, ABC):
             scores = self._scores(logits, target, weights > 0)
             weighted = weights * self.values(scores, target)
             total = weighted.sum()
-            if readable(total) and not bool(total.isfinite()):
+            if can_raise(total) and not bool(total.isfinite()):
                 raise self._overflow(weighted.detach())
             if self.reduction == "none":
                 return weighted

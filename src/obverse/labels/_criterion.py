@@ -116,8 +116,8 @@ class LabelCriterion(StatefulModule):
             Shapes or types that do not fit, or a criterion in training without what it needs. On the CPU also a class
             out of range, a masked target, and target probabilities that are negative, NaN or do not sum to one.
         NonFiniteError
-            On the CPU: a row that counts has a logit that is NaN or +inf, masks all classes, or has a loss beyond the
-            range of its dtype.
+            On the CPU of a single process: a row that counts has a logit that is NaN or +inf, masks all classes, or has
+            a loss beyond the range of its dtype.
         """
         with _full_precision(logits):
             rows = as_rows(logits, target, self.weight, self.ignore_index, type(self).__name__)

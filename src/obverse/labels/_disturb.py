@@ -8,6 +8,7 @@ import torch
 
 from .._core import checks
 from .._core.distributed import rank
+from .._core.random import Seed, seed_number
 from ..errors import InvalidArgumentError
 from ._criterion import Given, LabelCriterion
 from ._rows import Rows
@@ -23,9 +24,9 @@ class DisturbLabel(LabelCriterion):
     rate : float
         Probability of drawing anew, in [0, 1]; the label changes with probability ``rate (K-1)/K``. Percent in the
         paper: its 10 is 0.1 here.
-    seed : int
+    seed : int, torch.Generator or numpy.random.Generator
         Draws follow from the seed, the process and the number of the call, which is part of the state, so that a
-        resumed run draws as an uninterrupted one.
+        resumed run draws as an uninterrupted one. A generator contributes only its initial seed.
     generator : torch.Generator, optional
         Draw from this one instead; its state is the caller's to save.
     **options
@@ -44,13 +45,13 @@ class DisturbLabel(LabelCriterion):
     is_stateful = True
 
     def __init__(
-        self, rate: float = 0.1, *, seed: int = 0, generator: torch.Generator | None = None, **options: Any
+        self, rate: float = 0.1, *, seed: Seed = 0, generator: torch.Generator | None = None, **options: Any
     ) -> None:
         super().__init__(**options)
         if generator is not None and not isinstance(generator, torch.Generator):
             raise InvalidArgumentError(f"generator must be a torch.Generator or None, got {generator!r}")
         self.rate = checks.fraction("rate", rate)
-        self.seed = checks.count("seed", seed, 0)
+        self.seed = seed_number(seed)
         self.generator = generator
         self.calls = 0
 

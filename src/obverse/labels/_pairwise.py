@@ -10,6 +10,7 @@ from torch import nn
 
 from .._core import checks
 from .._core.distributed import rank
+from .._core.random import Seed, seed_number
 from ..errors import InvalidArgumentError, UnknownNameError
 from ._criterion import Given, LabelCriterion
 from ._distributed import shared
@@ -34,8 +35,9 @@ class PairwiseLabelSmoothing(LabelCriterion):
         leaves about one sample with itself.
     alternate : bool
         Whether `prepare` leaves every other batch as it is, beginning with the first; else all are midpoints.
-    seed : int
-        Of the permutations, which follow from it, the process and the number of the batch.
+    seed : int, torch.Generator or numpy.random.Generator
+        Seed of the permutations, which follow from it, the process and the number of the batch. A generator contributes
+        only its initial seed.
     **options
         ``weight``, ``ignore_index``, ``reduction`` of `LabelCriterion`.
 
@@ -69,7 +71,7 @@ class PairwiseLabelSmoothing(LabelCriterion):
         *,
         pairs: str = "roll",
         alternate: bool = True,
-        seed: int = 0,
+        seed: Seed = 0,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -80,7 +82,7 @@ class PairwiseLabelSmoothing(LabelCriterion):
             raise UnknownNameError("pairs", str(pairs), _PAIRS)
         self.pairs = pairs
         self.alternate = bool(alternate)
-        self.seed = checks.count("seed", seed, 0)
+        self.seed = seed_number(seed)
         self.batches = 0
         self.head = nn.Parameter(torch.zeros(num_classes, width))
 

@@ -74,6 +74,9 @@ def label_criterion(name: str, num_classes: int, **options: Any) -> LabelCriteri
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise InvalidArgumentError(f"{key!r} has no option {', '.join(unknown)}; it takes {', '.join(known)}")
+    weight = options.get("weight")
+    if weight is not None and hasattr(weight, "__len__") and len(weight) != num_classes:
+        raise InvalidArgumentError(f"weight must have one entry for each of {num_classes} classes, got {len(weight)}")
     if "num_classes" in own:
         options = {"num_classes": num_classes, **options}
     return cls(**options)

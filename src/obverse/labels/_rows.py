@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from .._core.arrays import wide
-from .._core.logits import Masked, check_probabilities, check_target, masked_logits, place, readable
+from .._core.logits import Masked, can_raise, check_probabilities, check_target, masked_logits, place, readable
 from ..errors import InvalidArgumentError, NonFiniteError
 
 __all__ = ["Rows", "as_probabilities", "as_rows", "divergence", "flat"]
@@ -147,10 +147,10 @@ class Rows:
         Raises
         ------
         NonFiniteError
-            On the CPU: a value, or the sum of all, is beyond the range of its dtype.
+            On the CPU of a single process: a value, or the sum of all, is beyond the range of its dtype.
         """
         total = values.sum()
-        if readable(total) and not bool(total.isfinite()):
+        if can_raise(total) and not bool(total.isfinite()):
             broken = ~values.detach().isfinite()
             row = int(broken.long().argmax())
             what = f"the loss of row {place(row, self.shape)} is {float(values[row].detach())}"
@@ -190,7 +190,7 @@ def as_rows(
         number of classes. On the CPU (elsewhere a look would wait for the device) also a class out of range or masked,
         and probabilities that are negative, NaN, or do not sum to one.
     NonFiniteError
-        On the CPU: a row with a logit that is NaN or +inf, or with all classes masked.
+        On the CPU of a single process: a row with a logit that is NaN or +inf, or with all classes masked.
     """
     if not isinstance(logits, torch.Tensor) or not isinstance(target, torch.Tensor):
         raise InvalidArgumentError(

@@ -81,6 +81,19 @@ class SampleMemory(StatefulModule):
         if self.top is not None:
             self.classes[ids] = numbers
 
+    def _problems(self, given: dict[str, torch.Tensor]) -> list[str]:
+        found = super()._problems(given)
+        if found or len(given) < 2:
+            return found
+        values, classes = given["values"], given["classes"]
+        if len(values) != len(classes):
+            found.append(f"values has {len(values)} rows, classes has {len(classes)}")
+        elif classes.numel() and not 0 <= int(classes.min()) <= int(classes.max()) < self.num_classes:
+            found.append(f"classes has numbers outside [0, {self.num_classes - 1}]: it is of another number of classes")
+        elif self.num_samples is not None and len(values) > self.num_samples:
+            found.append(f"values has {len(values)} rows, this criterion was made for {self.num_samples} samples")
+        return found
+
     def _make_room(self, ids: torch.Tensor) -> None:
         """Check the ids and let the table grow to the largest one."""
         more = missing_rows(ids, len(self.values), self.num_samples)

@@ -96,8 +96,8 @@ class Accumulator(StatefulModule):
     def _saved(self, name: str) -> torch.Tensor:
         return self.value
 
-    def _load(self, name: str, key: str, value: torch.Tensor, errors: list[str]) -> None:
-        super()._load(name, key, value, errors)
+    def _load(self, name: str, value: torch.Tensor) -> None:
+        super()._load(name, value)
         self._unshared = None
 
 

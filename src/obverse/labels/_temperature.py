@@ -128,11 +128,14 @@ class TemperatureScaling(StatefulModule):
             return 1.0
         return math.exp(_root(one_more.slope, low, 0.0)) if one_more.slope(low)[0] > 0.0 else self.bounds[0]
 
-    def _load(self, name: str, key: str, value: torch.Tensor, errors: list[str]) -> None:
-        if value.numel() == 1 and not 0.0 < float(value) < math.inf:
-            errors.append(f"{key} must be a positive, finite temperature, got {float(value)}")
-            return
-        super()._load(name, key, value, errors)
+    def _problems(self, given: dict[str, torch.Tensor]) -> list[str]:
+        found = super()._problems(given)
+        if not found and not all(float(value) > 0.0 for value in given.values()):
+            found.append("fitted must be a positive temperature")
+        return found
+
+    def _load(self, name: str, value: torch.Tensor) -> None:
+        super()._load(name, value)
         self.is_bounded = False
 
     def forward(self, logits: torch.Tensor) -> torch.Tensor:
