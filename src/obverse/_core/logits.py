@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Masked", "can_raise", "check_probabilities", "check_target", "lowest", "masked_logits", "place", "readable"]
 
+_MODERATE = 1e29
 _BFLOAT16_MIN = -3.3895313892515355e38
 
 
@@ -31,7 +32,7 @@ class Masked:
     masked : Tensor or None
         (R, K) booleans; None where it is known that no class is masked.
     is_bounded : bool
-        Whether all log-probabilities are known to be finite.
+        Whether all logits are known to be within 1e29 of zero, so that no log-probability can be infinite.
     """
 
     __slots__ = ("is_bounded", "logits", "masked")
@@ -99,7 +100,7 @@ def masked_logits(
             return Masked(logits, None, True)
         low, high = (float(end) for end in torch.aminmax(logits.detach()))
         if floor < low and high < math.inf:
-            return Masked(logits, None, high - low < 0.5 * torch.finfo(logits.dtype).max)
+            return Masked(logits, None, low > -_MODERATE and high < _MODERATE)
     logits = torch.where(kept[:, None], logits, 0.0)
     masked = logits.detach() <= floor
     if can_raise(logits):
@@ -155,6 +156,8 @@ def check_probabilities(shares: Tensor, dtype: torch.dtype, name: str, shape: tu
     slack = 2e-2 if dtype in (torch.float16, torch.bfloat16) else 1e-3
     sums = shares.sum(1)
     wrong = ~((sums - 1.0).abs() <= slack) & (sums != 0)
+    if float(torch.aminmax(shares)[0]) >= 0.0 and not bool(wrong.any()):
+        return
     negative = ~(shares >= 0).all(1)
     if bool((wrong | negative).any()):
         row = int((wrong | negative).long().argmax())

@@ -210,9 +210,9 @@ def group_report(
 
     Notes
     -----
-    Calibration error: ``sum_b (n_b / n) |accuracy_b - confidence_b|`` within the group, over bins ``(l, u]``. It equals
-    `obverse.labels.CalibrationError`, and ``nll`` equals `obverse.labels.NegativeLogLikelihood`. Intervals of shares are
-    Wilson's (1927); that of the balanced error is normal, with variance ``sum_g v_g / G^2`` of shares shrunk as
+    Calibration error: ``sum_b (n_b / n) |accuracy_b - confidence_b|`` within the group, bins ``(l, u]``. It equals
+    `obverse.labels.CalibrationError`, and ``nll`` equals `obverse.labels.NegativeLogLikelihood`. Intervals of shares
+    are Wilson's (1927); that of the balanced error is normal, with variance ``sum_g v_g / G^2`` of shares shrunk as
     Wilson's centers are.
     """
     labels = as_list(target)

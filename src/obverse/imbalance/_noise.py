@@ -292,8 +292,8 @@ def estimate_group_noise(
         if bounded.any():
             ended = ", ".join(str(names[place]) for place in np.flatnonzero(bounded))
             warnings.warn(
-                f"the temperature of groups {ended} ended at its bound, as where all rows are right: their impurity says "
-                "little; measure='error' has an interval",
+                f"the temperature of groups {ended} ended at its bound, as where all rows are right: their impurity "
+                "says little; measure='error' has an interval",
                 stacklevel=2,
             )
         return _numbers(values, inside, names, counts, measure, confidence, generator, members, predictions, wrong)

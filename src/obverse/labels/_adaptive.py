@@ -20,6 +20,7 @@ __all__ = ["AdaptiveLabelRegularization"]
 
 _UPDATES = ("gradient", "average")
 _NORMALIZATIONS = ("batch", "class")
+_ABSENT = -1e30
 
 
 class AdaptiveLabelRegularization(LabelCriterion):
@@ -126,20 +127,19 @@ class AdaptiveLabelRegularization(LabelCriterion):
             table = shared(table)
         # Embedding, as its gradient adds rows of the same class faster than that of indexing.
         chosen = F.embedding(classes, table).to(logits.dtype)
-        absent = _absent(own, masked, logits)
-        log_q, log_p = _residual(chosen, absent), _residual(logits, absent)
-        residual = divergence(log_p, log_q.detach())
+        log_q, log_p = (_residual(values, own, masked, rows.is_bounded) for values in (chosen, logits))
+        residual = divergence(log_p, log_q.detach(), rows.is_bounded)
         terms = torch.where(mass > 0, residual, 0.0) * mass
         learned = mass
         if self.only_correct:
             is_correct = rows.logits.argmax(1) == rows.dominant
             learned = mass * is_correct.to(mass.dtype).repeat_interleave(len(mass) // max(len(is_correct), 1))
         if self.update == "gradient" and self.training:
-            update = divergence(log_q, log_p.detach())
+            update = divergence(log_q, log_p.detach(), rows.is_bounded)
             scaled = learned * self._scale(learned, classes, rows)
             terms = terms + torch.where(learned > 0, update, 0.0) * scaled
         elif self.update == "average" and self.is_learning:
-            self._average(logits.detach(), absent, classes, learned, rows)
+            self._average(logits.detach(), _absent(own, masked, logits), classes, learned, rows)
         return values + self.strength * terms.view(len(values), len(terms) // max(len(values), 1)).sum(1)
 
     def _pairs(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]:
@@ -202,6 +202,13 @@ def _absent(own: torch.Tensor, masked: torch.Tensor | None, logits: torch.Tensor
     return absent if masked is None else absent | masked
 
 
-def _residual(logits: torch.Tensor, absent: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities (P, K) among the classes that are not absent; of a row without any, those of equal logits."""
+def _residual(logits: torch.Tensor, own: torch.Tensor, masked: torch.Tensor | None, is_bounded: bool) -> torch.Tensor:
+    """Log-probabilities (P, K) among the classes that are not absent; of a row without any, those of equal logits.
+
+    Beside moderate logits a finite number stands for minus infinity: its share underflows to zero, and differences of
+    two such logarithms are exactly zero.
+    """
+    if is_bounded:
+        return logits.scatter(1, own, _ABSENT).log_softmax(1)
+    absent = _absent(own, masked, logits)
     return logits.masked_fill(absent, -math.inf).masked_fill(absent.all(1, keepdim=True), 0.0).log_softmax(1)

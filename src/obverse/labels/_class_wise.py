@@ -55,8 +55,9 @@ class ClassWiseSelfDistillation(LabelCriterion):
             log_t = log_p.detach()[_next_of_class(rows)]
             if rows.masked is not None:
                 log_t = rows.without_masked(log_t).log_softmax(1)
+        is_bounded = rows.is_bounded and given.pair_logits is None
         # A row that is its own partner has a divergence of zero, and a gradient of zero.
-        return values + self.strength * self.temperature**2 * rows.weigh(divergence(log_t, log_p))
+        return values + self.strength * self.temperature**2 * rows.weigh(divergence(log_t, log_p, is_bounded))
 
     def extra_repr(self) -> str:
         """Strength, temperature and the options of the base."""

@@ -81,7 +81,7 @@ class OnlineLabelSmoothing(LabelCriterion):
         self._unshared: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def _values(self, rows: Rows, given: Given) -> torch.Tensor:
-        soft = rows.against(rows.restricted(rows.of_table(self.soft_labels)))
+        soft = rows.against(rows.of_table(self.soft_labels))
         values = self.hard_share * rows.cross_entropy() + (1.0 - self.hard_share) * soft
         if self.is_learning:
             self._count(rows)

@@ -73,7 +73,7 @@ class ProgressiveSelfDistillation(LabelCriterion):
     def _values(self, rows: Rows, given: Given) -> torch.Tensor:
         if not self.training or given.index is None:
             return rows.cross_entropy()
-        earlier, seen = self.memory.read(given.index, rows.logits.dtype)
+        earlier, seen = self.memory.read(given.index, rows.logits.dtype, rows.masked)
         if self.is_learning:
             self.memory.write(given.index[rows.kept], rows.log_p.detach()[rows.kept].exp())
         a = self.share

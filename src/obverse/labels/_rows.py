@@ -37,7 +37,7 @@ class Rows:
     masked : torch.Tensor or None
         (R, K) booleans: classes that are no answer in their row; None where it is known that there are none.
     is_bounded : bool
-        Whether all log-probabilities are known to be finite.
+        Whether all log-probabilities are known to be finite, see `Masked`.
     """
 
     logits: torch.Tensor
@@ -125,8 +125,20 @@ class Rows:
         return (self._shares() * values).sum(1)
 
     def of_table(self, table: torch.Tensor) -> torch.Tensor:
-        """(R, K) ``sum_k t_k`` times row k of a table (K, K): the row of the target for class indices."""
+        """(R, K) ``sum_k t_k`` times row k of a table (K, K): the row of the target for class indices.
+
+        Each row of the table is restricted to the classes that are not masked.
+        """
         table = table.to(self.logits.dtype)
+        if self.masked is not None:
+            if self.index is not None:
+                return self.restricted(table[self.index])
+            allowed, shares = (~self.masked).to(table.dtype), self._shares()
+            mass, left = table.sum(1), allowed @ table.T
+            has_left = left > 0
+            scaled = shares * torch.where(has_left, mass / torch.where(has_left, left, 1.0), 0.0)
+            even = torch.where(has_left, 0.0, shares * mass).sum(1, keepdim=True) / allowed.sum(1, keepdim=True)
+            return (scaled @ table + even) * allowed
         return table[self.index] if self.index is not None else self._shares() @ table
 
     def one_hot(self) -> torch.Tensor:
@@ -217,7 +229,8 @@ def as_rows(
     if target.is_floating_point() and target.shape == logits.shape:
         shares = flat(target).to(rows.dtype)
         check_probabilities(shares, target.dtype, name, shape)
-        kept = (shares.detach() != 0).any(1)
+        # Without negative shares, which were refused where that is cheap, a row without mass is one of sum zero.
+        kept = shares.detach().sum(1) != 0
     else:
         _check_indices(target, logits, shape, name)
         index, kept = _classes(target.reshape(-1), classes, ignore_index)
@@ -247,10 +260,13 @@ def _check_indices(target: torch.Tensor, logits: torch.Tensor, shape: tuple[int,
     )
 
 
-def divergence(log_a: torch.Tensor, log_b: torch.Tensor) -> torch.Tensor:
-    """(R,) ``KL(a, b)`` of log-probabilities (R, K), with the limit 0 where ``a`` is 0, whatever ``b`` is there."""
-    a = log_a.exp()
-    return (a * torch.where(a > 0, log_a - log_b, 0.0)).sum(1)
+def divergence(log_a: torch.Tensor, log_b: torch.Tensor, is_bounded: bool = False) -> torch.Tensor:
+    """(R,) ``KL(a, b)`` of log-probabilities (R, K), with the limit 0 where ``a`` is 0, whatever ``b`` is there.
+
+    With ``is_bounded`` all log-probabilities are finite, and no limit has to be taken.
+    """
+    a, gap = log_a.exp(), log_a - log_b
+    return (a * (gap if is_bounded else torch.where(a > 0, gap, 0.0))).sum(1)
 
 
 def as_probabilities(target: torch.Tensor, num_classes: int, ignore_index: int, dtype: torch.dtype) -> torch.Tensor:

@@ -51,20 +51,37 @@ class SampleMemory(StatefulModule):
         self.values = torch.full((rows, width), -1.0, dtype=torch.float32 if self.top is None else torch.float16)
         self.classes = torch.zeros(rows, 0 if self.top is None else width, dtype=number)
 
-    def read(self, ids: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        """Distributions (R, K), zero where never seen, and (R,) whether they were seen."""
+    def read(
+        self, ids: torch.Tensor, dtype: torch.dtype, masked: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Distributions (R, K), zero where never seen, and (R,) whether they were seen.
+
+        Parameters
+        ----------
+        ids : torch.Tensor
+            (R,)
+        dtype : torch.dtype
+            Type of the distributions.
+        masked : torch.Tensor, optional
+            (R, K) booleans: classes among which no mass is spread.
+        """
         self._make_room(ids)
         values = self.values[ids].to(dtype)
         seen = values[:, 0] >= 0
         values = torch.where(seen[:, None], values, 0.0)
         if self.top is None:
             return values, seen
+        classes = self.classes[ids].long()
         rest = torch.zeros(len(ids), 1, dtype=dtype, device=values.device)
         if self.spread:
-            rest = ((1.0 - values.sum(1, keepdim=True)) / (self.num_classes - self.top)).clamp(min=0.0)
+            rest = (1.0 - values.sum(1, keepdim=True)).clamp(min=0.0)
             rest = torch.where(seen[:, None], rest, 0.0)
-        dense = rest.repeat(1, self.num_classes)
-        return dense.scatter_(1, self.classes[ids].long(), values), seen
+        if masked is None:
+            dense = (rest / (self.num_classes - self.top)).repeat(1, self.num_classes)
+        else:
+            free = (~masked).to(dtype).scatter(1, classes, 0.0)
+            dense = rest * free / free.sum(1, keepdim=True).clamp(min=1.0)
+        return dense.scatter_(1, classes, values), seen
 
     def write(self, ids: torch.Tensor, distributions: torch.Tensor) -> None:
         """Remember distributions (R, K) under ids (R,), of all processes; of equal ids the last one stays."""
