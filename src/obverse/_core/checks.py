@@ -13,7 +13,18 @@ from typing import Any
 
 from ..errors import InvalidArgumentError
 
-__all__ = ["at_least", "choice", "count", "finite", "fraction", "is_integer", "is_number", "nonnegative", "positive"]
+__all__ = [
+    "at_least",
+    "choice",
+    "count",
+    "finite",
+    "fraction",
+    "integer",
+    "is_integer",
+    "is_number",
+    "nonnegative",
+    "positive",
+]
 
 
 def is_number(value: object) -> bool:
@@ -59,6 +70,13 @@ def count(name: str, value: Any, least: int = 1, most: int | None = None) -> int
     if not is_integer(value) or value < least or (most is not None and value > most):
         allowed = f"an integer of at least {least}" if most is None else f"an integer from {least} to {most}"
         raise InvalidArgumentError(f"{name} must be {allowed}, got {value!r}")
+    return int(value)
+
+
+def integer(name: str, value: Any) -> int:
+    """An integer of either sign."""
+    if not is_integer(value):
+        raise InvalidArgumentError(f"{name} must be an integer, got {value!r}")
     return int(value)
 
 
