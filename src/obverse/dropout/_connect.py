@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from .._core.arrays import Array, admit, beside
 from ..errors import InvalidArgumentError
-from ._exchange import Array, admit, beside
 from ._independent import Bernoulli
 
 __all__ = ["Connect"]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from .._core.recomputation import repeatable
 from ..errors import InvalidArgumentError, StateError, UnknownNameError
 from ._connect import Connect
 from ._noise import NoiseLayer, drop_probability
@@ -211,7 +212,8 @@ class DropConnect(NoiseLayer):
     def _normal(self, like: torch.Tensor) -> torch.Tensor:
         if self.generator is None:
             return torch.randn_like(like)
-        drawn = torch.randn(like.shape, generator=self.generator, dtype=like.dtype, device=self.generator.device)
+        with repeatable(self.generator):
+            drawn = torch.randn(like.shape, generator=self.generator, dtype=like.dtype, device=self.generator.device)
         return drawn.to(like.device)
 
     def extra_repr(self) -> str:

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .._core.arrays import Array, admit, beside, numbers
+from .._core.recomputation import repeatable
 from ..errors import InvalidArgumentError
-from ._exchange import Array, admit, beside, numbers
 
 __all__ = ["MaskLaw", "Share", "checked_probability", "checked_shape", "real_numbers", "single_probability"]
 
@@ -168,13 +169,15 @@ class MaskLaw(ABC):
         rows = 1 if "batch" in shared else full[0]
         if 0 in full:
             return torch.empty(full, dtype=dtype, device=device)
-        if scale == "marginal":
-            mask = self._draw_normalized(rows, event, generator, dtype, device)
+        draw = self._draw_normalized if scale == "marginal" else self._draw
+        if generator is None:
+            mask = draw(rows, event, None, dtype, device)
         else:
-            mask = self._draw(rows, event, generator, dtype, device)
-            if scale == "count":
-                kept = torch.count_nonzero(mask).clamp(min=1)
-                mask = mask * (mask.numel() / kept.to(torch.promote_types(dtype, torch.float32))).to(dtype)
+            with repeatable(generator):
+                mask = draw(rows, event, generator, dtype, device)
+        if scale == "count":
+            kept = torch.count_nonzero(mask).clamp(min=1)
+            mask = mask * (mask.numel() / kept.to(torch.promote_types(dtype, torch.float32))).to(dtype)
         return mask.expand(full)
 
     @abstractmethod

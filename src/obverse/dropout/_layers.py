@@ -36,7 +36,7 @@ class MaskLayer(NoiseLayer):
     share : str or tuple of str
         ``"batch"``: one mask for all examples; ``"channel"``: one for all channels of an example.
     generator : torch.Generator, optional
-        Source of the masks; the global one by default, which `torch.compile` needs.
+        Source of the masks; the global one by default.
     mode : {"noise", "deterministic"}
         ``"deterministic"`` passes the input on in training as well, for an objective whose penalty stands in for the
         noise; see `marginalized`.

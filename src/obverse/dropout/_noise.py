@@ -58,7 +58,9 @@ class NoiseLayer(nn.Module):
     The schedule moves when `step` is called, once per training step, not with every forward pass: with gradient
     accumulation, activation checkpointing, or a layer used twice, forward passes are not steps. `follow` ties it to
     the optimizer. Under `torch.compile` a changing rate costs one recompilation, when dropout begins, and a layer with
-    a generator draws what it would draw uncompiled.
+    a generator draws what it would draw uncompiled. `torch.utils.checkpoint` recomputes with the masks of the forward
+    pass, also those of a generator; where it is itself compiled, a layer with a generator raises `StateError` in the
+    backward pass.
     """
 
     # The first one is the default.

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._core.arrays import Array, admit
 from ..errors import InvalidArgumentError
-from ._exchange import Array, admit
 from ._water import fill
 
 __all__ = [

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from .._core.arrays import Array, beside
 from ..errors import InvalidArgumentError
-from ._exchange import Array, beside
 from ._law import Event, MaskLaw, Share, checked_shape, single_probability
 from ._seeds import drop_blocks, pooled_blocks, sparse
 from ._windows import (

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..._core.arrays import Array, admit, numbers
 from ...errors import InvalidArgumentError
-from .._exchange import Array, admit, numbers
 from .._norms import nuclear_norm, spectral_k_support_norm
 from ._explicit import admit_network
 from ._noise import KeepProbabilities

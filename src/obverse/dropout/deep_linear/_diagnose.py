@@ -9,7 +9,7 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from .._exchange import Array, numbers
+from ..._core.arrays import Array, numbers
 from ._bounds import nuclear_norm_bound
 from ._explicit import explicit_regularizer
 from ._induced import induced_regularizer

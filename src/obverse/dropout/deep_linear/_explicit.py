@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..._core.arrays import Array, admit
 from ...errors import InvalidArgumentError, UnknownNameError
-from .._exchange import Array, admit
 from ._noise import KeepProbabilities, Noise, check_keep_probability, layer_noises
 
 __all__ = [

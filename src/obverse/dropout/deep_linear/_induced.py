@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
+from ..._core.arrays import Array, admit, numbers
 from ...errors import InvalidArgumentError
-from .._exchange import Array, admit, numbers
 from .._water import fill
 from ._noise import KeepProbabilities
 from ._objective import root_and_inverse

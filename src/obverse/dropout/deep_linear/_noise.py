@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..._core.arrays import numbers
 from ...errors import InvalidArgumentError
 from .._connect import Connect
-from .._exchange import numbers
 from .._law import MaskLaw
 
 __all__ = ["KeepProbabilities", "Noise", "check_keep_probability", "layer_noises"]

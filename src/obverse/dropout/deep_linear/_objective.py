@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..._core.arrays import Array, numbers
 from ...errors import InvalidArgumentError
-from .._exchange import Array, numbers
 from ._explicit import admit_problem, inner_moments, last_dropped, outer_moments
 from ._noise import KeepProbabilities, Noise, layer_noises
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-from .._exchange import Array, numbers
+from ..._core.arrays import Array, numbers
 from ._noise import KeepProbabilities, layer_noises
 from ._objective import excess_loss, objective, root_and_inverse, slopes, target_energy
 from ._rotation import spreading_frame

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
+from ..._core.arrays import Array, numbers
 from ...errors import InvalidArgumentError
-from .._exchange import Array, numbers
 from ._noise import check_keep_probability
 from ._spectrum import best_spectrum
 from ._strengths import LayerStrength, check_widths, layer_strengths

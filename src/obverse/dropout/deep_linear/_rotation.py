@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..._core.arrays import Array, admit, numbers
 from ...errors import InvalidArgumentError
-from .._exchange import Array, admit, numbers
 from ._strengths import LayerStrength
 
 __all__ = ["equalizing_rotation", "majorizes", "spreading_frame"]
