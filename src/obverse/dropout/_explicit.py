@@ -89,7 +89,9 @@ def explicit_penalty(
 
     **Accuracy.** For masks that drop, the relative error of the quadratic forms does not vanish with the drop rate: a
     drop takes a whole unit away, which is no small change unless each unit adds little to the outputs. It was 5 to 60
-    percent in small networks, and more in narrow saturating layers. It does vanish for Gaussian or Rademacher noise.
+    percent in small networks, and more in narrow saturating layers. It does vanish for Gaussian or Rademacher noise on
+    linear heads. For others the quadratic forms also leave out the curvature of the head itself, ``sum_k dl/du_k``
+    times the second derivative of output k: a term of the same order, with which the regularizer may be negative.
     Leave-one-out is exact to first order in the drop rate, for every loss and head. Hence ``"auto"``: exact where
     there is an exact form; for linear heads leave-one-out where the law drops groups, quadratic where it does not;
     for other heads ``"sampled"``, the only form at the price of one backward pass, and exact on average if head and

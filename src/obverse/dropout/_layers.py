@@ -87,10 +87,10 @@ class MaskLayer(NoiseLayer):
         return input * self.draw(input.shape, input)
 
     def _measure(self, input: torch.Tensor, batched: bool) -> Measure:
-        if self.scale == "none":
+        if self.scale != "marginal":
             raise InvalidArgumentError(
-                "scale='none' changes the mean of what the layer passes on, so that no penalty can stand in for it; "
-                "use scale='marginal' in the deterministic mode"
+                f"scale={self.scale!r} changes the mean of what the layer passes on, so that no penalty can stand in "
+                "for it; use scale='marginal' in the deterministic mode"
             )
         law, share = self.law, self.share
 

@@ -30,8 +30,12 @@ _SHARES = ("batch", "channel")
 class Recorder(Protocol):
     """Receives what layers in the deterministic mode would have masked; see `marginalized`."""
 
-    def record(self, layer: NoiseLayer, masked: torch.Tensor, measure: Measure) -> None:
-        """Take note of one call of ``layer``, whose output is ``masked``."""
+    def record(self, layer: NoiseLayer, masked: torch.Tensor, measure: Measure) -> torch.Tensor:
+        """Take note of one call of ``layer``, whose mask would multiply ``masked``, and return what it passes on."""
+        ...
+
+    def miss(self, layer: NoiseLayer) -> None:
+        """Take note of one call of ``layer`` without gradients."""
         ...
 
 
@@ -156,10 +160,12 @@ class NoiseLayer(nn.Module):
                 "the marginalized objective differentiates at tensors inside the model, which torch.compile hides; "
                 "run the model uncompiled inside marginalized(...)"
             )
-        if torch.is_grad_enabled():
+        if not torch.is_grad_enabled():
+            self.recorder.miss(self)
+        else:
             # An own node of the graph: gradients here leave out the paths that go around the mask.
             masked = masked.view_as(masked) if masked.requires_grad else masked.detach().requires_grad_()
-            self.recorder.record(self, masked, measure)
+            return self.recorder.record(self, masked, measure)
         return masked
 
     def _refresh(self) -> None:
