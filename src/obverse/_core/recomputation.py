@@ -14,53 +14,64 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
 
 from ..errors import StateError
+from .random import Seed, torch_generator
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["repeatable"]
 
+Generator: TypeAlias = "torch.Generator | np.random.Generator"
+
 _NOTES = "_obverse_draws"
 
 
 @contextmanager
-def repeatable(generator: torch.Generator | None) -> Iterator[None]:
-    """Surround one draw: a recomputation draws what the first pass drew, and leaves the generator where it was.
+def repeatable(seed: Seed | None) -> Iterator[torch.Generator | None]:
+    """Surround a draw: a recomputation draws what the first pass drew, and leaves the generator where it was.
 
-    None, the global generator, needs none of this: torch restores its state.
+    Gives the generator to draw from; None is the global one, whose state torch restores. An integer needs no notes, as
+    it begins anew every time.
 
     Raises
     ------
     StateError
         A backward pass computes a layer again outside the regions of `torch.utils.checkpoint`, or in a region whose
         first pass was not seen.
+    InvalidArgumentError
+        Not a seed.
     """
     import torch
 
-    if generator is None or torch.compiler.is_compiling():
-        yield
+    if seed is None:
+        yield None
+        return
+    if torch.compiler.is_compiling() or not isinstance(seed, torch.Generator | np.random.Generator):
+        yield torch_generator(seed, "generator")
         return
     begun, repeated = _regions()
     present = None
     if repeated is not None:
         notes, run = repeated
-        state = None if notes is None else notes.again(generator, run)
+        state = None if notes is None else notes.again(seed, run)
         if state is None:
             raise StateError(_REFUSAL)
-        present = generator.get_state()
-        generator.set_state(state)
+        present = _state(seed)
+        _restore(seed, state)
     elif torch._C._current_graph_task_id() != -1:
         raise StateError(_REFUSAL)
     for region in begun:
-        _notes(region).add(generator)
+        _notes(region).add(seed)
     try:
-        yield
+        yield torch_generator(seed)
     finally:
         if present is not None:
-            generator.set_state(present)
+            _restore(seed, present)
 
 
 _REFUSAL = (
@@ -74,17 +85,28 @@ class _Notes:
     """States of generators before each draw of a region's first pass, and how far each recomputation has read them."""
 
     def __init__(self) -> None:
-        self._states: dict[torch.Generator, list[torch.Tensor]] = defaultdict(list)
-        self._read: dict[tuple[torch.Generator, Any], int] = defaultdict(int)
+        self._states: dict[Generator, list[Any]] = defaultdict(list)
+        self._read: dict[tuple[Generator, Any], int] = defaultdict(int)
 
-    def add(self, generator: torch.Generator) -> None:
-        self._states[generator].append(generator.get_state())
+    def add(self, generator: Generator) -> None:
+        self._states[generator].append(_state(generator))
 
-    def again(self, generator: torch.Generator, run: Any) -> torch.Tensor | None:
+    def again(self, generator: Generator, run: Any) -> Any:
         """The state before the next draw; None where the first pass had fewer draws."""
         states, place = self._states.get(generator, []), self._read[generator, run]
         self._read[generator, run] += 1
         return states[place] if place < len(states) else None
+
+
+def _state(generator: Generator) -> Any:
+    return generator.bit_generator.state if isinstance(generator, np.random.Generator) else generator.get_state()
+
+
+def _restore(generator: Generator, state: Any) -> None:
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    else:
+        generator.set_state(state)
 
 
 def _notes(region: Any) -> _Notes:

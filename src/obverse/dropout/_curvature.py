@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from .._core.recomputation import repeatable
 from ..errors import InvalidArgumentError
 from ._criterion import Criterion
 from ._noise import Measure
@@ -86,7 +85,5 @@ def _units(outputs: torch.Tensor) -> Iterator[torch.Tensor]:
 def _signs(outputs: torch.Tensor, probes: int, generator: torch.Generator | None) -> Iterator[torch.Tensor]:
     device = outputs.device if generator is None else generator.device
     for _ in range(probes):
-        coin = torch.empty(outputs.shape, dtype=outputs.dtype, device=device)
-        with repeatable(generator):
-            coin.bernoulli_(0.5, generator=generator)
+        coin = torch.empty(outputs.shape, dtype=outputs.dtype, device=device).bernoulli_(0.5, generator=generator)
         yield (coin * 2.0 - 1.0).to(outputs.device)

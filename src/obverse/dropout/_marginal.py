@@ -12,14 +12,15 @@ from torch import nn
 
 from .._core.checks import count
 from .._core.random import Seed, torch_generator
-from ..errors import InvalidArgumentError, StateError, UnknownNameError, WrongTypeError
+from .._core.recomputation import repeatable
+from ..errors import InvalidArgumentError, StateError, WrongTypeError
 from ._criterion import Criterion, check_loss, criterion
 from ._curvature import gauss_newton
 from ._explicit import chosen_form, linear_penalty
 from ._insert import inserted_dropout, inserted_layers
 from ._layers import MaskLayer
 from ._linear_head import LinearHead
-from ._noise import Measure, NoiseLayer
+from ._noise import Measure, NoiseLayer, known_name
 
 __all__ = ["Marginalized", "marginalized"]
 
@@ -91,8 +92,7 @@ def marginalized(
     ...     total = torch.nn.functional.cross_entropy(outputs, y) + m.penalty(outputs, y)
     >>> total.backward()
     """
-    if form not in _FORMS:
-        raise UnknownNameError("form", str(form), _FORMS)
+    known_name("form", form, _FORMS)
     samples = count("samples", samples)
     units = None if units is None else count("units", units)
     generator = None if generator is None else torch_generator(generator, "generator")
@@ -237,12 +237,16 @@ class Marginalized:
                     "its penalty is not known; change a copy in the model"
                 )
         terms = criterion(self._loss, outputs, target)
+        with repeatable(self._generator) as generator:
+            return self._total(records, outputs, terms, generator)
+
+    def _total(
+        self, records: list[_Record], outputs: torch.Tensor, terms: Criterion, generator: torch.Generator | None
+    ) -> torch.Tensor:
         total = outputs.new_zeros(())
-        if not records:
-            return total
         others = []
         for record in records:
-            closed = self._closed(record, outputs, terms)
+            closed = self._closed(record, outputs, terms, generator)
             if closed is None:
                 others.append(record)
             else:
@@ -254,12 +258,14 @@ class Marginalized:
                 [record.measure for record in others],
                 terms,
                 probes=None if self._form == "quadratic" else self._samples,
-                generator=self._generator,
+                generator=generator,
             )
             total = total + torch.stack(parts).sum()
         return total
 
-    def _closed(self, record: _Record, outputs: torch.Tensor, terms: Criterion) -> torch.Tensor | None:
+    def _closed(
+        self, record: _Record, outputs: torch.Tensor, terms: Criterion, generator: torch.Generator | None
+    ) -> torch.Tensor | None:
         """The penalty of a layer right before the last linear one, where it has a closed form."""
         layer, head = record.layer, record.head
         if self._form == "sampled":
@@ -274,7 +280,7 @@ class Marginalized:
                 )
             return None
         form = chosen_form(self._form, terms, layer.law)
-        return linear_penalty(head, record.masked, outputs, layer.law, terms, form, self._units, self._generator)
+        return linear_penalty(head, record.masked, outputs, layer.law, terms, form, self._units, generator)
 
     def _named(self, layer: NoiseLayer) -> str:
         return f"{self._names[id(layer)]!r} ({type(layer).__name__})"

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .._core.recomputation import repeatable
 from ..errors import InvalidArgumentError
 from ._blocks import Blocks, Channel, Path
 from ._independent import Bernoulli
@@ -41,9 +40,7 @@ class Removals:
         if count >= groups:
             return self
         device = "cpu" if generator is None else generator.device
-        with repeatable(generator):
-            order = torch.randperm(groups, generator=generator, device=device)
-        drawn = order[:count].to(self.index.device)
+        drawn = torch.randperm(groups, generator=generator, device=device)[:count].to(self.index.device)
         return Removals(self.weight[drawn] * (groups / count), self.index[drawn])
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._core.arrays import Array, numbers
+from .._finite import finite_numbers, listed
 from ._bounds import nuclear_norm_bound
 from ._explicit import explicit_regularizer
 from ._induced import induced_regularizer
@@ -111,8 +112,10 @@ def diagnose(
     InvalidArgumentError
         When shapes do not fit or a law has no closed form.
     """
-    matrices = [numbers(weight) for weight in weights]
-    moment = None if covariance is None else numbers(covariance)
+    matrices = [
+        finite_numbers(f"weight layer {layer}", weight) for layer, weight in enumerate(listed("weights", weights), 1)
+    ]
+    moment = None if covariance is None else finite_numbers("covariance", covariance)
     split = explicit_regularizer(matrices, keep_probability, moment, per_layer=True)
     regularizer = float(split.sum())
     bound, strength = nuclear_norm_bound(matrices, keep_probability, moment)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..._core.arrays import Array, numbers
 from ...errors import InvalidArgumentError
+from .._finite import finite_numbers
 from ._explicit import admit_problem, inner_moments, last_dropped, outer_moments
 from ._noise import KeepProbabilities, Noise, layer_noises
 
@@ -40,7 +41,7 @@ def second_moments(inputs: Array, targets: Array, *, center: bool = False) -> tu
     InvalidArgumentError
         When there is no example, or inputs and targets differ in number.
     """
-    x, y = numbers(inputs), numbers(targets)
+    x, y = finite_numbers("inputs", inputs), finite_numbers("targets", targets)
     y = y[:, None] if y.ndim == 1 else y
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or not len(x):
         raise InvalidArgumentError(f"inputs and targets are (N, features) with one N > 0, got {x.shape} and {y.shape}")
@@ -146,7 +147,9 @@ def slopes(matrices: list[Tensor], noises: list[Noise | None], moment: Tensor, c
 
 def target_energy(covariance: Array | None, cross_covariance: Array, target_second_moment: Array | None) -> float:
     """What no linear map can explain, ``tr(C_yy) - tr(C_yx C^+ C_yx')``, checked to be possible; 0 without ``C_yy``."""
-    cross = numbers(cross_covariance)
+    cross = finite_numbers("cross_covariance", cross_covariance)
+    if cross.ndim != 2:
+        raise InvalidArgumentError(f"cross_covariance is (outputs, inputs), got shape {cross.shape}")
     moment = np.eye(cross.shape[1]) if covariance is None else numbers(covariance)
     _, inverse = root_and_inverse(moment)
     best = _least_squares(moment, cross, inverse)
@@ -156,7 +159,11 @@ def target_energy(covariance: Array | None, cross_covariance: Array, target_seco
         )
     if target_second_moment is None:
         return 0.0
-    given = numbers(target_second_moment)
+    given = finite_numbers("target_second_moment", target_second_moment)
+    if given.ndim and given.shape != (len(cross), len(cross)):
+        raise InvalidArgumentError(
+            f"target_second_moment must be a number or {(len(cross), len(cross))}, got shape {given.shape}"
+        )
     total = float(given if given.ndim == 0 else np.trace(given))
     rest = total - float((best * cross).sum())
     if not rest >= -1e-6 * max(abs(total), 1e-300):
@@ -168,8 +175,8 @@ def target_energy(covariance: Array | None, cross_covariance: Array, target_seco
 
 def root_and_inverse(covariance: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """``C^{1/2}`` and its pseudo-inverse, symmetric, in float64; an error when ``C`` is not a second moment."""
-    matrix = numbers(covariance)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.isfinite(matrix).all():
+    matrix = finite_numbers("covariance", covariance)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise InvalidArgumentError(f"a covariance is a finite square matrix, got shape {matrix.shape}")
     scale = float(np.abs(matrix).max(initial=0.0))
     precision = _precision(covariance)

@@ -114,8 +114,8 @@ def global_optimum(
         When shapes do not fit, moments are impossible, blocks do not divide a width, or a law has no closed form.
     """
     layers = layer_strengths(keep_probability, check_widths(widths), block_size)
-    cross = numbers(cross_covariance)
     rest = target_energy(covariance, cross_covariance, target_second_moment)
+    cross = numbers(cross_covariance)
     inverse = np.eye(cross.shape[1]) if covariance is None else root_and_inverse(covariance)[1]
     left, wanted, right = np.linalg.svd(cross @ inverse, full_matrices=False)
     precision = np.finfo(np.float64).eps * max(cross.shape)
