@@ -137,6 +137,8 @@ def _penalty(
             )
         return _general(head, features, law, loss, target, form, generator, samples, units)
     linear.check(features)
+    if linear.weight.dtype != features.dtype and not torch.is_autocast_enabled(features.device.type):
+        raise InvalidArgumentError(f"the head is {linear.weight.dtype}, the features are {features.dtype}: convert one")
     if isinstance(law, Connect) and linear.pooled:
         raise InvalidArgumentError("with Connect give the linear layer itself, and the pooled features")
     outputs = linear.outputs(features)

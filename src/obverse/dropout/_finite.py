@@ -14,7 +14,10 @@ from .._core.arrays import Array, admit, numbers
 from .._core.text import brief
 from ..errors import InvalidArgumentError
 
-__all__ = ["admit_finite", "finite_numbers", "listed"]
+__all__ = ["LARGEST", "admit_finite", "finite_numbers", "listed"]
+
+# Sums of squares of numbers up to this one do not overflow float64.
+LARGEST = 1e150
 
 
 def admit_finite(**arguments: Array) -> tuple[list[Tensor], Callable[[Tensor], Array]]:
@@ -40,8 +43,8 @@ def admit_finite(**arguments: Array) -> tuple[list[Tensor], Callable[[Tensor], A
     return tensors, checked
 
 
-def finite_numbers(name: str, value: Array) -> NDArray[np.float64]:
-    """``value`` as a float64 NumPy array of finite numbers.
+def finite_numbers(name: str, value: Array, *, squared: bool = False) -> NDArray[np.float64]:
+    """``value`` as a float64 NumPy array of finite numbers, of which with ``squared`` the squares are finite as well.
 
     Raises
     ------
@@ -52,6 +55,8 @@ def finite_numbers(name: str, value: Array) -> NDArray[np.float64]:
     found = numbers(value)
     if not np.isfinite(found).all():
         raise InvalidArgumentError(f"{name} must be finite")
+    if squared and np.abs(found).max(initial=0.0) > LARGEST:
+        raise InvalidArgumentError(f"{name} is too large, its squares overflow float64: scale it down")
     return found
 
 

@@ -155,7 +155,9 @@ def mask_bound(product: Array, mask_covariance: Array, covariance: Array | None 
     InvalidArgumentError
         When a matrix is not a covariance or shapes do not fit.
     """
-    law = finite_numbers("mask_covariance", mask_covariance)
+    law = finite_numbers("mask_covariance", mask_covariance, squared=True)
+    if law.size == 0:
+        raise InvalidArgumentError(f"mask_covariance has no units, its shape is {law.shape}")
     root_and_inverse(law)  # refuses what is not positive semidefinite
     matrix, _, back = _product([product], covariance)
     diagonal = np.diag(law).copy()

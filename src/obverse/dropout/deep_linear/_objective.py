@@ -47,7 +47,10 @@ def second_moments(inputs: Array, targets: Array, *, center: bool = False) -> tu
         raise InvalidArgumentError(f"inputs and targets are (N, features) with one N > 0, got {x.shape} and {y.shape}")
     if center:
         x, y = x - x.mean(0), y - y.mean(0)
-    moments = (x.T @ x / len(x), y.T @ x / len(x), y.T @ y / len(x))
+    with np.errstate(over="ignore", invalid="ignore"):
+        moments = (x.T @ x / len(x), y.T @ x / len(x), y.T @ y / len(x))
+    if not all(np.isfinite(moment).all() for moment in moments):
+        raise InvalidArgumentError("the second moments overflow float64: scale inputs and targets down")
     if isinstance(inputs, Tensor):
         return tuple(torch.from_numpy(moment).to(inputs.device) for moment in moments)  # type: ignore[return-value]
     return moments
@@ -147,7 +150,7 @@ def slopes(matrices: list[Tensor], noises: list[Noise | None], moment: Tensor, c
 
 def target_energy(covariance: Array | None, cross_covariance: Array, target_second_moment: Array | None) -> float:
     """What no linear map can explain, ``tr(C_yy) - tr(C_yx C^+ C_yx')``, checked to be possible; 0 without ``C_yy``."""
-    cross = finite_numbers("cross_covariance", cross_covariance)
+    cross = finite_numbers("cross_covariance", cross_covariance, squared=True)
     if cross.ndim != 2:
         raise InvalidArgumentError(f"cross_covariance is (outputs, inputs), got shape {cross.shape}")
     moment = np.eye(cross.shape[1]) if covariance is None else numbers(covariance)

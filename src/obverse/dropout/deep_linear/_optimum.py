@@ -171,11 +171,17 @@ def _weights(
         weights.append((frame * factor) @ below)
         gain, spread, below = gain * factor, allocation + layer.strength, frame.T
     weights.append((left[:, :rank] * (spectrum.kept[:rank] / gain)) @ below)
-    norms = np.array([np.linalg.norm(weight) for weight in weights])
+    norms = np.array([_norm(weight) for weight in weights])
     if rank:
         common = np.exp(np.log(norms).mean())
         weights = [weight * (common / norm) for weight, norm in zip(weights, norms, strict=True)]
     return weights, missing
+
+
+def _norm(weight: NDArray[np.float64]) -> float:
+    """Frobenius norm of a weight whose squares may vanish."""
+    largest = float(np.abs(weight).max(initial=0.0))
+    return largest * float(np.linalg.norm(weight / largest)) if largest > 0 else 0.0
 
 
 def _polished(

@@ -149,7 +149,7 @@ def rank_one_keep_probability(singular_values: Array, depth: int, widths: int | 
 
 
 def _checked(singular_values: Array, depth: int, widths: int | Sequence[int]) -> tuple[NDArray[np.float64], list[int]]:
-    wanted = np.sort(finite_numbers("singular_values", singular_values).reshape(-1))[::-1].copy()
+    wanted = np.sort(finite_numbers("singular_values", singular_values, squared=True).reshape(-1))[::-1].copy()
     if not len(wanted) or wanted[-1] < 0:
         raise InvalidArgumentError("singular values are finite, nonnegative and at least one")
     return wanted, check_widths(widths, count("depth", depth))
