@@ -77,7 +77,8 @@ WEIGHTS |= {f"last-{name}": [W[0], bad] for name, bad in ARRAYS.items()} | {"no-
 PROBLEM = {"weights": (WEIGHTS, W), "keep_probability": (NUMBERS, 0.5), "covariance": (ARRAYS, C)}
 VECTOR = {"vector": (ARRAYS, M), "k": (COUNTS, 1)}
 MATRIX = {"matrix": (ARRAYS, M)}
-SIZES = {"singular_values": (ARRAYS, [2.0, 1.0]), "depth": (COUNTS, 1), "widths": (COUNTS, 2)}
+SIZES = {"singular_values": (ARRAYS, [2.0, 1.0]), "depth": (COUNTS, 1)}
+WIDTHS = {**SIZES, "widths": (COUNTS, 2)}
 MODEL = nn.Sequential(nn.Linear(2, 3), dropout.Dropout(0.5), nn.Linear(3, 2))
 
 # The arguments of every public function: what is tried, and a value that is right.
@@ -188,12 +189,21 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], dict[str, tuple[dict[str, Any], A
             "block_size": (COUNTS, 1),
         },
     ),
-    "phases": (deep_linear.phases, {**SIZES, "block_size": (COUNTS, 1)}),
+    "phases": (deep_linear.phases, {**WIDTHS, "block_size": (COUNTS, 1)}),
     "predicted_ranks": (
         deep_linear.predicted_ranks,
-        {**SIZES, "keep_probabilities": (NUMBERS, [0.5]), "block_size": (COUNTS, 1)},
+        {**WIDTHS, "keep_probabilities": (NUMBERS, [0.5]), "block_size": (COUNTS, 1)},
     ),
-    "rank_one_keep_probability": (deep_linear.rank_one_keep_probability, SIZES),
+    "rank_one_keep_probability": (deep_linear.rank_one_keep_probability, WIDTHS),
+    "spectrum_summary": (
+        deep_linear.spectrum_summary,
+        {
+            **SIZES,
+            "width": (COUNTS, 2),
+            "block_size": (COUNTS, 1),
+            "keep": ({"negative": [-1.0], "nan": [NAN], "word": "half"}, [0.5]),
+        },
+    ),
     "second_moments": (deep_linear.second_moments, {"inputs": (ARRAYS, M), "targets": (ARRAYS, M)}),
 }
 LAWS: dict[str, tuple[Callable[..., Any], dict[str, tuple[dict[str, Any], Any]]]] = {
@@ -249,6 +259,8 @@ LAYERS: dict[str, tuple[Callable[..., Any], dict[str, tuple[dict[str, Any], Any]
 ALL = {**FUNCTIONS, **LAWS, **LAYERS}
 # Not functions of arguments, or made by functions that are tried.
 OTHERS = {"ConstantSchedule", "InsertedDropout", "MaskLaw", "Marginalized", "ModelDiagnosis", "NoiseLayer", "Schedule"}
+# Tried by the command line's tests.
+FILES = {"singular_values_of_file", "swept_spectrum"}
 RESULTS = {"Diagnosis", "GlobalOptimum", "InducedRegularizer", "MaskBound", "NuclearNormBound", "Phase"}
 
 
@@ -296,7 +308,7 @@ def test_nan_complex_numbers_and_text_are_never_accepted(name: str) -> None:
 def test_every_public_name_is_tried() -> None:
     names = set(dropout.__all__) - {"deep_linear"}
     assert names - set(ALL) == OTHERS
-    assert set(deep_linear.__all__) - set(ALL) == RESULTS
+    assert set(deep_linear.__all__) - set(ALL) == RESULTS | FILES
 
 
 def test_what_is_said() -> None:
