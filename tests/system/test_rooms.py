@@ -129,7 +129,7 @@ def test_no_room_imports_private_modules_of_another() -> None:
     assert sorted(EXCEPTIONS - private) == [], "no longer needed: take them off the list"
 
 
-@pytest.mark.parametrize("module", ["files", "checks", "random", "arrays", "text"])
+@pytest.mark.parametrize("module", ["files", "checks", "random", "arrays", "recomputation", "text"])
 def test_the_ground_floor_does_not_import_torch(module: str) -> None:
     tree = ast.parse((SOURCE / "_core" / f"{module}.py").read_text())
     top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
