@@ -60,7 +60,7 @@ def test_no_search_beats_the_optimum_and_the_best_reaches_it(widths: list[int], 
 
 
 # Depth, keep probabilities at which rank 3 becomes 2 and 2 becomes 1, the same for the convex relaxation, and the
-# singular values above and below the last step (theory note, section 5.7): targets (3, 2, 1), widths 4.
+# singular values above and below the last step: targets (3, 2, 1), widths 4.
 PHASES = [
     (1, (0.4286, 0.1111), (0.4286, 0.1111), None, None),
     (2, (0.7415, 0.4319), (0.6177, 0.2546), (1.469, 0.345), 1.699),

@@ -9,7 +9,7 @@ import torch
 from obverse.dropout import DropBlock2d, SlidingBlock
 
 # Side, block, nominal rate; published gamma, true drop with valid seeds and with seeds anywhere, exact gamma, keep at
-# the center and at the corner with the published gamma (theory note, section 6.2).
+# the center and at the corner with the published gamma.
 TABLE = [
     (14, 7, 0.10, 0.00625, 0.0929, 0.2092, 0.00676, 0.736, 0.994),
     (7, 7, 0.10, 0.1000, 0.1000, 0.9300, 0.1000, 0.9, 0.9),

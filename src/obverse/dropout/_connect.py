@@ -16,8 +16,8 @@ class Connect(Bernoulli):
     """DropConnect (Wan et al. 2013): weights are kept with probability ``theta``, one by one, drawn per example.
 
     The event is the weight matrix, ``(out, in)``: ``sample((N, out, in))`` gives a mask of the weights for each of
-    ``N`` examples. Exact moments of the masked linear map ``y = (Z o W) x`` with the normalized mask ``Z`` (theory
-    note, section 3.6) are `second_moment` and `output_variance`.
+    ``N`` examples. Exact moments of the masked linear map ``y = (Z o W) x`` with the normalized mask ``Z``
+    (docs/theory.md, section 6.4) are `second_moment` and `output_variance`.
 
     Parameters
     ----------

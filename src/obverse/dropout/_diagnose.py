@@ -86,8 +86,9 @@ def diagnose(
     -----
     Moments are summed batch by batch in float64, in memory of O(d^2) for d units. With ``H`` the second moment of the
     features and ``U`` the last layer, the squared loss has ``Omega = <Cbar, U'U o H>`` exactly (Pal, Lane, Vidal and
-    Haeffele, 2020; theory note, 2 and 3.8). Free features: singular values of the targets, shrunk as one hidden layer
-    shrinks them (3.4). Fixed features: ``U = C_yh (S + Cbar o H)^+``, ``S`` centered if the layer has a bias (derived).
+    Haeffele, 2020; docs/theory.md, section 6.1). Free features: singular values of the targets, shrunk as one hidden
+    layer shrinks them. Fixed features: ``U = C_yh (S + Cbar o H)^+``, ``S`` centered if the layer has a bias (both
+    derived in docs/theory.md, section 6.5).
 
     Examples
     --------

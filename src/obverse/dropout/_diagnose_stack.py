@@ -112,7 +112,7 @@ def _layer_values(
     """``sum_j (N'N o D)_ij`` for the units of every hidden layer; ``D`` what the mask adds, ``N`` the layers above.
 
     Covariance and mean of the activations go up layer by layer: noise acts on both, later noise on what earlier noise
-    added (theory note 5.2, form 3, with biases: derived).
+    added (docs/theory.md, sections 9.1 and 9.9).
     """
     spread, mean = moments.covariance[:inputs, :inputs], moments.mean[:inputs]
     above = [

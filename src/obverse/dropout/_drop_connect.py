@@ -60,9 +60,9 @@ class DropConnect(NoiseLayer):
     -----
     Output ``(Z o W) v + b`` with entries of ``Z`` zero or ``1 / (1 - p)``: dropped weights are made up for in
     training, so that evaluation takes the weights as they are. Source: Wan et al. (2013), "Regularization of neural
-    networks using DropConnect"; the local draw: derived (theory note, section 7), after the local reparametrization
-    of Kingma, Salimans and Welling (2015). In the deterministic mode the penalty is that of the local draw, which
-    is exact for inputs (N, d).
+    networks using DropConnect"; the local draw: derived in docs/theory.md, section 6.4, after the local
+    reparametrization of Kingma, Salimans and Welling (2015). In the deterministic mode the penalty is that of the
+    local draw, which is exact for inputs (N, d).
 
     A linear layer takes (d,), (N, d) or (N, positions, d), where all positions of an example share a mask.
     """

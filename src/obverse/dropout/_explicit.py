@@ -81,8 +81,8 @@ def explicit_penalty(
     Notes
     -----
     ``"exact"``: squared loss, affine head: ``<Cbar, (U'U) o H>``, ``H = (1/N) sum h h'`` (Pal, Lane, Vidal and
-    Haeffele, 2020; derived, theory note, sections 2 and 6.3). Other heads than linear layers are tested for being
-    affine at two further points.
+    Haeffele, 2020; derived in docs/theory.md, sections 6.1 and 6.3). Other heads than linear layers are tested for
+    being affine at two further points.
 
     ``"quadratic"``: ``(1/2) <Cbar, (J' H_L J) o h h'>``, ``H_L`` second derivative of the loss in the outputs, ``J``
     derivative of the head. Closed for linear heads (softmax: ``(lam/2) sum_j h_j^2 Var_{c~p}(U_cj)``; logistic: Wager,
@@ -90,7 +90,7 @@ def explicit_penalty(
     ``samples`` backward passes (compare Wei, Kakade and Ma, 2020).
 
     ``"leave-one-out"``: ``sum_b lam_b [l(h - h_b) - l(h) + <h_b, dl/dh>]`` over what the mask drops at once: units,
-    blocks, channels, windows, single weights (derived, theory note, section 8.3).
+    blocks, channels, windows, single weights (derived in docs/theory.md, section 7.2).
 
     **Accuracy.** For masks that drop, the relative error of the quadratic forms does not vanish with the drop rate: a
     drop takes a whole unit away, which is no small change unless each unit adds little to the outputs. It was 5 to 60

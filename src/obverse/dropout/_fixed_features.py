@@ -33,9 +33,9 @@ def best_head(moment: torch.Tensor, cross: torch.Tensor, noise: torch.Tensor) ->
 
         U = C_yh (S + Cbar o H)^+
 
-    a ridge regression whose strength is ``lam_i H_ii`` for unit i (independent units; derived). With a free output bias
-    ``S`` and ``C_yh`` are centered, and ``H`` is not: the bias makes up for the means of the features, but not for the
-    noise on them.
+    a ridge regression whose strength is ``lam_i H_ii`` for unit i (independent units; derived in docs/theory.md,
+    section 6.5). With a free output bias ``S`` and ``C_yh`` are centered, and ``H`` is not: the bias makes up for the
+    means of the features, but not for the noise on them.
 
     Parameters
     ----------

@@ -37,7 +37,7 @@ class MaskLaw(ABC):
     in C order wherever a matrix speaks of them. Moments are those of the normalized mask ``z = mask / E[mask]``,
     whose mean is one unit by unit: for a head that is linear above the mask and the squared loss, the expected loss is
     the loss of the mean network plus ``<Cbar, (U' U) o H>`` with ``Cbar = Cov(z)`` (Pal, Lane, Vidal and Haeffele 2020;
-    derived in the theory note, section 2).
+    derived in docs/theory.md, section 6.1).
 
     Laws are immutable and comparable. Laws of masks that never keep some unit may be built and sampled raw, but have
     no normalized mask: their moments and marginal scaling raise `InvalidArgumentError`.

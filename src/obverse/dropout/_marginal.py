@@ -66,9 +66,9 @@ def marginalized(
 
     Notes
     -----
-    The penalty is the sum over layers of ``(1/2) <Cbar, (J' H J) o h h'>`` (theory note, section 8.2): ``h`` what the
-    layer would have masked, ``J`` the derivative of the outputs in it, ``H`` the second derivative of the loss in the
-    outputs. Noise of several layers also multiplies; those terms, of second order in the rates, are left out.
+    The penalty is the sum over layers of ``(1/2) <Cbar, (J' H J) o h h'>`` (docs/theory.md, section 7.1): ``h`` what
+    the layer would have masked, ``J`` the derivative of the outputs in it, ``H`` the second derivative of the loss in
+    the outputs. Noise of several layers also multiplies; those terms, of second order in the rates, are left out.
 
     A layer whose output goes right into the `torch.nn.Linear` that returns the outputs has a closed form: exact for the
     squared loss, leave-one-out (the default where the law drops groups) or quadratic for others; see

@@ -4,7 +4,7 @@ For a vector with magnitudes ``a_1 >= a_2 >= ...`` the k-support norm (Argyriou,
 
     ||a||^2 = sum_{i<rho} a_i^2 + (sum_{i>=rho} a_i)^2 / (k - rho + 1)
 
-with the one ``rho`` in 1..k for which the mean of the tail lies between ``a_{rho-1}`` and ``a_rho``. It is the l1 norm
+with the one ``rho`` in 1..k for which ``a_{rho-1} > (sum_{i>=rho} a_i) / (k - rho + 1) >= a_rho``. It is the l1 norm
 for ``k = 1`` and the l2 norm for ``k >= n``. In its box form ``||a||^2 = min sum_i a_i^2 / eta_i`` over
 ``0 < eta <= 1, sum eta <= k`` (McDonald, Pontil and Stamos, 2016), attained at ``eta = clip(tau a, 0, 1)``; so the
 gradient of the square is ``2 a / eta``. The spectral norms are those of the singular values.
@@ -82,7 +82,7 @@ def k_support_prox(vector: Array, k: int, step: Array) -> Array:
 
     ``argmin_x ||x - v||^2 / 2 + step ||x||^2 / 2``. With ``eta = clip(tau |v| - step, 0, 1)`` and ``tau`` such that
     ``sum eta = k``, the minimizer is ``v eta / (eta + step)``; with at most ``k`` entries other than zero it is
-    ``v / (1 + step)`` (derived, theory note 3.4).
+    ``v / (1 + step)`` (derived in docs/theory.md, section 8.3).
 
     Parameters
     ----------
@@ -141,9 +141,9 @@ def nuclear_prox(matrix: Array, step: float) -> Array:
 def spectral_k_support_norm(matrix: Array, k: int) -> Array:
     """The k-support norm of the singular values of ``matrix``.
 
-    Its square is the convex envelope of the squared Frobenius norm on matrices of rank at most ``k`` and spectral norm
-    of that envelope's domain: what dropping blocks of ``k`` units induces on a product of two layers (Pal, Lane, Vidal
-    and Haeffele, 2020). The Frobenius norm for ``k >= min(m, n)``, the nuclear norm for ``k = 1``.
+    Its square is the convex envelope of the squared Frobenius norm on matrices of rank at most ``k``: what dropping
+    blocks of ``k`` units induces on a product of two layers (Pal, Lane, Vidal and Haeffele, 2020; docs/theory.md,
+    sections 8.2 and 8.4). The Frobenius norm for ``k >= min(m, n)``, the nuclear norm for ``k = 1``.
 
     Parameters
     ----------

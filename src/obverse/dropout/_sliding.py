@@ -42,7 +42,7 @@ class SlidingBlock(MaskLaw):
     Every position of a block inside the map is a seed with probability ``gamma``; a seed drops its whole block. The law
     acts on the event's last axes, as many as the block has; axes before them are channels, independent unless shared.
     With ``n_p`` the number of positions that cover unit ``p`` and ``n_pq`` of those that cover both ``p`` and ``q``
-    (products over the axes), exactly (derived, theory note, section 6.2)::
+    (products over the axes), exactly (derived in docs/theory.md, section 6.2)::
 
         P(p is kept) = (1 - gamma)^n_p
         Cbar(p, q)   = (1 - gamma)^(-n_pq) - 1
@@ -107,8 +107,8 @@ class SlidingBlock(MaskLaw):
         ``gamma / (1 - gamma)`` times the sum, over all positions of the block, of the squared sum of ``values`` in it:
         the block regularizer of Pal et al. (2020) over sliding blocks. It is the first term of
         ``(1 + r)^n_pq - 1 = sum_k C(n_pq, k) r^k``, ``r = gamma / (1 - gamma)``; the other terms are sums of squares
-        over sets of positions, so the bound holds for values of any sign, and is tight as ``gamma`` vanishes (derived,
-        theory note, section 6.3).
+        over sets of positions, so the bound holds for values of any sign, and is tight as ``gamma`` vanishes (derived
+        in docs/theory.md, section 6.3).
 
         Parameters
         ----------

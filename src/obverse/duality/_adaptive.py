@@ -134,7 +134,7 @@ def adaptive_dropout(penalty: Penalty | str, strength: float = 1.0, *, scale: An
 
     References
     ----------
-    LeJeune, Javadi and Baraniuk (2021); scale rule: derived, see theory note, section 1.
+    LeJeune, Javadi and Baraniuk (2021); scale rule: derived in docs/theory.md, section 2.4.
     """
     if isinstance(penalty, str):
         penalty = penalty_named(penalty)

@@ -69,7 +69,7 @@ def effective_penalty(
 
     References
     ----------
-    LeJeune, Javadi and Baraniuk (2021); quadrature: derived, see theory note, equation (3).
+    LeJeune, Javadi and Baraniuk (2021); quadrature: derived in docs/theory.md, section 2.3.
     """
     require_positive(strength=strength)
     if scale is not None:

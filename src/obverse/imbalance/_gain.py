@@ -116,9 +116,9 @@ def predicted_gain(
         ``(sum w alpha)^(s/(2+s)) (sum w beta)^(2/(2+s)) / sum w alpha^(s/(2+s)) beta^(2/(2+s)) >= 1``
 
     by Hoelder's inequality, and 1 where ``alpha / beta`` is the same for all groups. It is large only where groups that
-    are limited by bias stand beside groups that are limited by variance. Derived; asymptotic, for smooth functions,
-    groups that are wide against the bandwidth, and a coefficient that is chosen without error. It supposes that every
-    group has a bias to lose; `gain_along_path` measures whether that is so.
+    are limited by bias stand beside groups that are limited by variance. Derived in docs/theory.md, section 11.3;
+    asymptotic, for smooth functions, groups that are wide against the bandwidth, and a coefficient that is chosen
+    without error. It supposes that every group has a bias to lose; `gain_along_path` measures whether that is so.
     """
     if isinstance(noise, GroupNoise):
         counts = noise.counts.astype(float)

@@ -110,7 +110,7 @@ class HeteroskedasticRegularizer:
     costs next to nothing. ``"auto"`` takes the finite difference for smooth networks in full precision.
 
     Source: Cao, Chen, Lu, Arechiga, Gaidon and Ma (2021), after their released code; per-example scale, squared form,
-    finite difference and closed form derived.
+    finite difference and closed form derived in docs/theory.md, section 11.5.
     """
 
     def __init__(

@@ -4,7 +4,7 @@ What torch composes for the derivative of their backward costs ten times the bac
 they are computed by the functions here, with the same values and first derivatives, from the same kernels. Formulas:
 with ``n = (x - mean) s`` and ``P v = v - mean(v) - n mean(v n)`` the gradient is ``s P (w g)``, and the cotangent ``v``
 of it gives ``w s P v`` for ``g`` and ``-s^2 (n mean(v P(w g)) + a P v + b P(w g))`` for ``x``, ``a = mean(w g n)``,
-``b = mean(v n)``. Derived.
+``b = mean(v n)``. Derived in docs/theory.md, section 11.5.
 """
 
 from __future__ import annotations

@@ -246,7 +246,7 @@ def estimate_group_noise(
 
     The released code of Cao, Chen, Lu, Arechiga, Gaidon and Ma (2021) trains on one half and counts errors on the
     other; cross-fitting uses all rows for both. Local differences: Gasser, Sroka and Jennen-Steinmetz (1986) in one
-    dimension; the linear fits to nearest neighbors are derived.
+    dimension; the linear fits to nearest neighbors are derived in docs/theory.md, section 11.4.
     """
     if measure not in (*_CLASSES, *_NUMBERS):
         raise UnknownNameError("measure", str(measure), (*_CLASSES, *_NUMBERS))

@@ -73,8 +73,8 @@ def strength_exponents(loss: str = "cross-entropy", *, order: int = 1, dimension
         ``tau ~ S^p H^(1 - 2p) q^-p n^-p``,  ``p = 2m / (4m + d)``.
 
     The more dimensions, the more noise counts and the less density does. With the variance inside the loss
-    (``"gaussian-nll"``) ``a`` is negative: such a loss already counts noisy rows less. Derived; at ``m = d = 1`` these
-    are the exponents of Cao, Chen, Lu, Arechiga, Gaidon and Ma (2021).
+    (``"gaussian-nll"``) ``a`` is negative: such a loss already counts noisy rows less. Derived in docs/theory.md,
+    section 11.2; at ``m = d = 1`` these are the exponents of Cao, Chen, Lu, Arechiga, Gaidon and Ma (2021).
     """
     curvature, spread = loss_powers(loss)
     order = checks.count("order", order)
@@ -143,7 +143,7 @@ def group_strengths(
     -----
     ``v_g = (t_g error_g + s toward) / (t_g + s)`` and ``tau_g = v_g^a n_g^-b`` over its maximum or mean. Where no row
     at all is wrong, all groups count as equally noisy. Source: the rule is that of the code of Cao et al. (2021), which
-    does not smooth; smoothing toward the mean is derived.
+    does not smooth; smoothing toward the mean is derived in docs/theory.md, section 11.4.
     """
     noise, rows = vector("error", error), vector("counts", counts)
     if len(noise) != len(rows):

@@ -78,7 +78,8 @@ class CalibrationError(StreamingMetric):
 
     Compare networks that are less sure than right, such as those of `PairwiseLabelSmoothing`, after
     `TemperatureScaling`. The binned estimate is biased upward for few rows in a bin. Source: Naeini et al. (2015), Guo
-    et al. (2017); class-wise and adaptive: Nixon et al. (2019); the sharing of ties and the bound are derived.
+    et al. (2017); class-wise and adaptive: Nixon et al. (2019); the sharing of ties and the bound are derived in
+    docs/theory.md, section 10.5.
     """
 
     def __init__(
@@ -152,7 +153,7 @@ class CalibrationError(StreamingMetric):
         -----
         A boundary that leaves k of the c rows of a cell on one side has the others' sums in proportion, which is wrong
         by at most ``k (c - k) / c`` right answers, and by the width of a cell times that in confidence. The same norm
-        of these deviations bounds that of the difference (derived).
+        of these deviations bounds that of the difference (derived in docs/theory.md, section 10.5).
         """
         if self.resolution is None:
             return 0.0

@@ -54,7 +54,8 @@ class TemperatureScaling(StatefulModule):
 
     Masked logits (-inf) stay masked; they are no answers whatever the temperature.
 
-    Source: Guo et al. (2017); the additional row after Platt (1999); the solver is derived.
+    Source: Guo et al. (2017); the additional row after Platt (1999); the solver is derived in docs/theory.md,
+    section 10.4.
     """
 
     state_tensors = ("fitted",)

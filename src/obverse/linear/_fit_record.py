@@ -32,7 +32,7 @@ def feature_rows(estimator: Any, model: LinearModel, X: Any, weights: Floats | N
     The importance of a feature is the size of its coefficient (of its row of coefficients, where there are several)
     times the feature's standard deviation. The keep probability is that of the dropout that adds, to second order, the
     penalty's own pull: ``eta / (eta + alpha / h)``, with ``h`` the curvature of the mean loss along the coefficient as
-    the penalty sees it. Source: derived.
+    the penalty sees it. Source: derived in docs/theory.md, section 2.4.
     """
     coef = np.atleast_2d(np.asarray(model.coef, dtype=np.float64))
     index = model.selected

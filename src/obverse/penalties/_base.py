@@ -159,7 +159,7 @@ class Penalty(ABC):
 
         so that ``prox(z, step) == 0`` exactly when ``step >= zeroing_step(z)``. Its k-th order statistic is
         the strength that keeps all but k weights. Infinite for a penalty that makes no exact zeros; 0 at
-        zero. (Derived from comparing the objective at x with that at 0.)
+        zero. (Derived in docs/theory.md, section 3.2.)
         """
         return self._elementwise(self._zeroing_step, z)
 

@@ -23,7 +23,7 @@ class L0(Penalty):
 
     References
     ----------
-    Blumensath and Davies (2008) for hard thresholding; map and dual derived.
+    Blumensath and Davies (2008) for hard thresholding; map and dual derived in docs/theory.md, section 4.6.
     """
 
     name: ClassVar[str] = "l0"

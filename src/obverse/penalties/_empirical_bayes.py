@@ -35,7 +35,7 @@ class EmpiricalBayes(Penalty):
     References
     ----------
     The divergence :math:`\tfrac12\log(1 + 1/\alpha)`: Kharitonov, Molchanov and Vetrov (2018); penalty and
-    proximal operator derived, see the theory note.
+    proximal operator derived in docs/theory.md, section 4.8.
     """
 
     precision: float = 1.0

@@ -39,7 +39,7 @@ class HardConcrete(Rescaling):
     References
     ----------
     Louizos, Welling and Kingma (2018); effective penalty: LeJeune, Javadi and Baraniuk (2021), whose code is numeric
-    with cost 1/2. Quadrature, plateau and jump: derived, see theory note.
+    with cost 1/2. Quadrature, plateau and jump: derived in docs/theory.md, section 5.5.
     """
 
     cost: float = 0.5
@@ -138,7 +138,7 @@ class ConcreteDropout(Rescaling):
 
     References
     ----------
-    Gal, Hron and Kendall (2017); effective penalty: derived, see theory note.
+    Gal, Hron and Kendall (2017); effective penalty: derived in docs/theory.md, section 5.4.
     """
 
     cost: float = 1.0

@@ -168,8 +168,8 @@ class CappedL1(Penalty):
 
     References
     ----------
-    Zhang (2010), "Analysis of multi-stage convex relaxation for sparse regularization"; map and dual derived,
-    see the theory note.
+    Zhang (2010), "Analysis of multi-stage convex relaxation for sparse regularization"; map and dual derived
+    in docs/theory.md, section 4.4.
     """
 
     threshold: float = 1.0
@@ -224,8 +224,8 @@ class TargetedDropout(Penalty):
 
     References
     ----------
-    Gomez et al. (2019), "Learning sparse networks using targeted dropout"; penalty derived, see the theory
-    note.
+    Gomez et al. (2019), "Learning sparse networks using targeted dropout"; penalty derived in
+    docs/theory.md, section 4.5.
     """
 
     threshold: float = 1.0

@@ -26,7 +26,7 @@ class Ridge(Penalty):
 
     References
     ----------
-    Derived, see the theory note; constant dropout as ridge: Wager, Wang and Liang (2013).
+    Derived in docs/theory.md, section 4.1; constant dropout as ridge: Wager, Wang and Liang (2013).
     """
 
     name: ClassVar[str] = "ridge"
@@ -113,8 +113,8 @@ class Lp(Penalty):
     References
     ----------
     Map and dual: LeJeune, Javadi and Baraniuk (2021), released code; threshold of the proximal operator:
-    Marjanovic and Solo (2012); its closed form at p = 1/2: Xu, Chang, Xu and Zhang (2012), rederived for this
-    scaling.
+    Marjanovic and Solo (2012); its closed form at p = 1/2: Xu, Chang, Xu and Zhang (2012), derived for this
+    scaling in docs/theory.md, section 4.2.
     """
 
     p: float = 0.5

@@ -34,7 +34,8 @@ class Log2Sum(Penalty):
 
     References
     ----------
-    LeJeune, Javadi and Baraniuk (2021), released code, with the sign in the dual corrected (derived).
+    LeJeune, Javadi and Baraniuk (2021), released code, with the sign in the dual corrected (derived in
+    docs/theory.md, section 4.3).
     """
 
     epsilon: float = 1.0
@@ -113,7 +114,7 @@ class Standout(Penalty):
     References
     ----------
     Ba and Frey (2013); penalty: LeJeune, Javadi and Baraniuk (2021), released code, and derived for gain and
-    bias.
+    bias in docs/theory.md, section 4.7.
     """
 
     gain: float = 1.0

@@ -65,7 +65,8 @@ class TabulatedPenalty(Penalty):
     Notes
     -----
     That :math:`\Omega(\sqrt u)` is concave is taken for granted here; `obverse.duality.check_subquadratic` checks it.
-    Formulas: derived, see `Penalty`; the dual is the integral of :math:`f'(\eta) = (\hat w(\eta)/\eta)^2`.
+    Formulas: see `Penalty`; the dual is the integral of :math:`f'(\eta) = (\hat w(\eta)/\eta)^2`, derived in
+    docs/theory.md, section 2.2.
     """
 
     def __init__(

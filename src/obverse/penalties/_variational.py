@@ -45,7 +45,7 @@ class VariationalDropout(Rescaling):
     References
     ----------
     Kingma, Salimans and Welling (2015); Molchanov, Ashukha and Vetrov (2017) for the fit; effective penalty:
-    LeJeune, Javadi and Baraniuk (2021). Dawson form and limits: derived, see theory note.
+    LeJeune, Javadi and Baraniuk (2021). Dawson form and limits: derived in docs/theory.md, sections 5.2 and 5.3.
     """
 
     scale: float = 1.0

@@ -1,7 +1,7 @@
 """How sharply the loss bends along every weight, measured while training runs.
 
 One strength serves all layers when the penalty sees ``sqrt(H) * w`` in place of w, H being the diagonal of the loss's
-curvature: in a linear model the second moment of the input's column (theory: unnormalized columns), in a network an
+curvature: in a linear model the second moment of the input's column (docs/theory.md, section 2.4), in a network an
 estimate of it. Only ratios matter here: the measured curvature is scaled to mean one over all regularized weights, so
 that strengths keep their size.
 """

@@ -3,7 +3,7 @@
 A grouping reduces a tensor to one magnitude per group and spreads one factor per group back. The magnitude is the
 root mean square of the group's weights, so that groups of any size are measured in the unit of a weight, and the
 penalty of a group of m weights is ``m * Omega(rms)``: its slope, eta and proximal operator are then those of a
-single weight of that magnitude (radial, theory: group masks).
+single weight of that magnitude (derived in docs/theory.md, section 2.5).
 """
 
 from __future__ import annotations

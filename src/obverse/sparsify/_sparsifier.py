@@ -131,7 +131,7 @@ class Sparsifier:
     References
     ----------
     LeJeune, Javadi and Baraniuk (2021) for the faces and their duality; preconditioned proximal step and the
-    order-statistic budget: derived, see the user guide.
+    order-statistic budget: derived in docs/theory.md, sections 3.3 and 3.5.
     """
 
     def __init__(

@@ -62,8 +62,8 @@ def nuclear_norm_bound(
     """``R >= nu ||W C^{1/2}||_*^2`` with ``nu = prod_l (1 + lam_l/d_l) - 1``.
 
     The convex envelope of the induced regularizer: Mianjy and Arora (2019) for equal rates; per-layer rates and any
-    ``C``: derived, theory note 5.4. Unequal rates in a layer count with ``1/sum_i(1/lam_i)``. With `Blocks` of up to r
-    units the norm is the spectral r-support norm and a layer counts with ``lam/K``.
+    ``C``: derived in docs/theory.md, section 9.5. Unequal rates in a layer count with ``1/sum_i(1/lam_i)``. With
+    `Blocks` of up to r units the norm is the spectral r-support norm and a layer counts with ``lam/K`` (section 9.9).
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def schatten_bound(
     """``R >= sum over sets S of layers of prod_{l in S} c_l ||W C^{1/2}||^2`` in the Schatten-``2/(|S|+1)`` quasi-norm.
 
     At least the nuclear-norm bound, equal to it for one hidden layer; not convex. Sets of one size share a norm, so
-    the cost is linear in depth. Derived, theory note 5.4.
+    the cost is linear in depth. Derived in docs/theory.md, section 9.5.
 
     Parameters
     ----------
@@ -135,9 +135,9 @@ def mask_bound(product: Array, mask_covariance: Array, covariance: Array | None 
     """Lower bound of ``<Cbar, U'U o H>`` for one hidden layer and masks of any law.
 
     When ``Cbar >= diag(e)`` in the Loewner order, ``Omega >= ||M||_*^2 / sum_i (1/e_i)`` with ``M = U V' C^{1/2}``
-    (derived, theory note 3.7). The diagonal is exact for independent units; otherwise the best of the multiples of
-    ``1``, ``diag(Cbar)`` and ``1/diag(Cbar^-1)``, each as large as the order allows. Zero when ``Cbar`` is singular
-    (blocks: see `nuclear_norm_bound`; sliding windows: `sliding_block_bound`).
+    (derived in docs/theory.md, section 8.5). The diagonal is exact for independent units; otherwise the best of the
+    multiples of ``1``, ``diag(Cbar)`` and ``1/diag(Cbar^-1)``, each as large as the order allows. Zero when ``Cbar``
+    is singular (blocks: see `nuclear_norm_bound`; sliding windows: `sliding_block_bound`).
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def sliding_block_bound(
 
     ``(g/(1-g)) (b^2/d) ||M||^2`` in the spectral b-support norm. Every unit is the start of a dropped window of ``b``
     units with probability ``g`` (DropBlock without borders). The single-window part of the regularizer, averaged
-    (derived, theory note 3.7).
+    (derived in docs/theory.md, section 8.5).
 
     Parameters
     ----------

@@ -93,7 +93,9 @@ def diagnose(
     covariance: Array | None = None,
     cross_covariance: Array | None = None,
 ) -> Diagnosis:
-    """Compare a network's regularizer with its bounds, and the network with the global optimum (theory note 5.9).
+    """Compare a network's regularizer with its bounds, and the network with the global optimum.
+
+    What is compared: docs/theory.md, section 9.10.
 
     Parameters
     ----------

@@ -25,8 +25,8 @@ def equalize(
 
     Layer by layer, units are first rescaled so that activity and outgoing energy balance, which changes neither the
     product nor the regularizer, then turned by `equalizing_rotation`. The explicit regularizer never grows; where it
-    was not equalized it falls (Mianjy, Arora and Vidal, 2018, for one hidden layer; derived for any depth, theory note
-    5.3). The gap to the least possible value (`induced_regularizer`) may remain.
+    was not equalized it falls (Mianjy, Arora and Vidal, 2018, for one hidden layer; derived for any depth in
+    docs/theory.md, section 9.3). The gap to the least possible value (`induced_regularizer`) may remain.
 
     Parameters
     ----------

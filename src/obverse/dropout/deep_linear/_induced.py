@@ -64,8 +64,9 @@ def induced_regularizer(
 
         Theta = min over a^1..a^k in the simplex of sum_i s_i^2 (prod_l (1 + c_l/a_i^l) - 1)
 
-    a jointly convex problem (derived, theory note 5.6). One hidden layer: ``c ||W C^{1/2}||_*^2``. Blocks of r units:
-    ``c_l = lam_l/K_l`` and ``0 <= a <= 1, sum a = r``; for one hidden layer the squared spectral r-support norm.
+    a jointly convex problem (derived in docs/theory.md, section 9.4). One hidden layer: ``c ||W C^{1/2}||_*^2``.
+    Blocks of r units: ``c_l = lam_l/K_l`` and ``0 <= a <= 1, sum a = r``; for one hidden layer the squared spectral
+    r-support norm.
 
     Parameters
     ----------

@@ -103,7 +103,7 @@ def gradient(
     """Gradient of `objective` with respect to every weight, in closed form.
 
     ``dL/dW_l = 2 P_l W_l G_{l-1} - 2 W_{k+1->l+1}' C_yx W_{l-1->1}'`` with ``P_l = Q_l + Cbar_l o Q_l`` and ``Q_l`` the
-    energy of the outputs per unit of second moment behind layer l (derived, theory note 5.2).
+    energy of the outputs per unit of second moment behind layer l (derived in docs/theory.md, section 9.2).
 
     Parameters
     ----------

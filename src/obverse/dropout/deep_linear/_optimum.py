@@ -84,9 +84,9 @@ def global_optimum(
     """The minimum of `objective` over all networks of these widths, for every rate, depth and covariance.
 
     With ``m`` the singular values of ``C_yx C^{-1/2}`` and ``c_l = lam_l/d_l`` it is ``tr(C_yy) - F`` for ``F = max
-    sum_i m_i^2 prod_l a_i^l/(a_i^l + c_l)`` over ``a^l`` in the simplex (derived, theory note 5.7; one hidden layer:
-    Cavazza et al., 2018, and for blocks Pal, Lane, Vidal and Haeffele, 2020). Blocks of r: ``c_l = lam_l/K_l``, ``0 <=
-    a <= 1, sum a = r``. A layer narrower than the rank keeps the leading directions.
+    sum_i m_i^2 prod_l a_i^l/(a_i^l + c_l)`` over ``a^l`` in the simplex (derived in docs/theory.md, section 9.6; one
+    hidden layer: Cavazza et al., 2018, and for blocks Pal, Lane, Vidal and Haeffele, 2020). Blocks of r:
+    ``c_l = lam_l/K_l``, ``0 <= a <= 1, sum a = r``. A layer narrower than the rank keeps the leading directions.
 
     For data: ``global_optimum(*second_moments(X, y), keep_probability=..., widths=...)``.
 

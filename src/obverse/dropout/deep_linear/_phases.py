@@ -85,7 +85,7 @@ def phases(singular_values: Array, depth: int, widths: int | Sequence[int], bloc
     """The keep probabilities at which the rank of the global optimum falls, from the largest down.
 
     Bisection on the rank of `global_optimum`'s singular values, to a relative precision of 1e-9 in ``lam``. Steps that
-    no rate reaches (equal singular values with one hidden layer) are absent. Derived, theory note 5.7.
+    no rate reaches (equal singular values with one hidden layer) are absent. Derived in docs/theory.md, section 9.8.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def rank_one_keep_probability(singular_values: Array, depth: int, widths: int | 
     """Keep probability below which the convex relaxation has rank one and is the proven global optimum; 0 if never.
 
     ``nu (m_1 - m_2) >= m_2`` with ``nu = prod_l (1 + lam/d_l) - 1``, the large-dropout regime of Mianjy and Arora
-    (2019; condition derived, theory note 5.5).
+    (2019; condition derived in docs/theory.md, section 9.6).
 
     Parameters
     ----------

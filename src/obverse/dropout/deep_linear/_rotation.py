@@ -22,7 +22,7 @@ def equalizing_rotation(matrix: Array) -> Array:
     """Orthogonal ``Q`` for which every diagonal entry of ``Q' S Q`` is ``tr(S)/d``.
 
     At most d - 1 plane rotations: an entry below the mean and one above it are turned until the first meets the mean
-    (derived, theory note 3.1).
+    (derived in docs/theory.md, section 8.6).
 
     Parameters
     ----------

@@ -2,8 +2,8 @@
 
     maximize F(a) = sum_i m_i^2 prod_l a_i^l / (a_i^l + c_l)   over allocations a^l of every layer
 
-with ``m`` the singular values of ``C_yx C^{-1/2}``; then ``s_i = m_i prod_l a_i^l/(a_i^l + c_l)`` (theory note
-5.7, 5.10).
+with ``m`` the singular values of ``C_yx C^{-1/2}``; then ``s_i = m_i prod_l a_i^l/(a_i^l + c_l)`` (derived in
+docs/theory.md, sections 9.6 and 9.9).
 """
 
 from __future__ import annotations

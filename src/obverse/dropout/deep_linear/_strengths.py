@@ -1,8 +1,8 @@
 """Effective strength of each dropped layer: the numbers through which rates, widths and blocks enter the optimum.
 
 A layer of ``d`` units dropped independently counts with ``c = lam/d``, one of ``K`` blocks of ``r`` with ``c = lam/K``
-and room ``r`` for its allocation ``0 <= a <= 1, sum a = r`` (theory note 5.6, 5.10). Unequal rates count with
-``c = 1 / sum_i (1/lam_i)`` and ask the units to carry energy in proportion to ``1/lam_i`` (3.7).
+and room ``r`` for its allocation ``0 <= a <= 1, sum a = r``. Unequal rates count with ``c = 1 / sum_i (1/lam_i)`` and
+ask the units to carry energy in proportion to ``1/lam_i``. Derived in docs/theory.md, sections 9.4 and 9.9.
 """
 
 from __future__ import annotations

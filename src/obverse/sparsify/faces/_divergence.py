@@ -4,8 +4,8 @@ With eta the inverse of the noise's variance and D Dawson's function,
 
     dK / d(log eta) = x D(x),    x = sqrt(eta / 2),    K(0) = 0
 
-(derived, see theory note). A table of K and of this derivative on an even grid of log eta, joined by cubic Hermite
-pieces is exact to 1e-7; below it K is eta / 2, above it a line in log eta.
+(derived in docs/theory.md, section 5.2). A table of K and of this derivative on an even grid of log eta, joined by
+cubic Hermite pieces, is exact to 1e-7; below it K is eta / 2, above it a line in log eta.
 """
 
 from __future__ import annotations

@@ -69,7 +69,8 @@ class TargetedNoise(Face):
 
     References
     ----------
-    Gomez, Zhang, Kamalakara, Madaan, Swersky, Gal and Hinton (2019); its penalty: derived, see theory note.
+    Gomez, Zhang, Kamalakara, Madaan, Swersky, Gal and Hinton (2019); its penalty: derived in
+    docs/theory.md, section 5.6.
     """
 
     name: ClassVar[str] = "targeted-dropout"

@@ -53,7 +53,7 @@ class VariationalNoise(Face):
     References
     ----------
     Kingma, Salimans and Welling (2015); Molchanov, Ashukha and Vetrov (2017) for the additive form, the threshold and
-    the warm-up. Exact divergence: derived, see theory note.
+    the warm-up. Exact divergence: derived in docs/theory.md, section 5.2.
     """
 
     name: ClassVar[str] = "variational-dropout"
