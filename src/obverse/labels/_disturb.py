@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
 from .._core import checks
 from .._core.distributed import rank
 from .._core.random import Seed, seed_number
+from .._core.recomputation import repeatable
 from ..errors import InvalidArgumentError
 from ._criterion import Given, LabelCriterion
 from ._rows import Rows
 
 __all__ = ["DisturbLabel"]
+
+# Beside the criteria, so that these can be copied and saved.
+_TURNS: WeakKeyDictionary[DisturbLabel, torch.Generator] = WeakKeyDictionary()
 
 
 class DisturbLabel(LabelCriterion):
@@ -70,15 +75,24 @@ class DisturbLabel(LabelCriterion):
 
     def _draw(self, count: int, classes: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """(R,) classes, and numbers in [0, 1) of which those below the rate replace a label."""
-        generator = self.generator
-        if generator is None:
-            mixed = (self.seed * 1_000_003 + rank()) * 1_000_003 + self.calls
-            generator = torch.Generator().manual_seed(mixed % 2**63)
-            self.calls += 1
-        where = generator.device
-        drawn = torch.randint(classes, (count,), generator=generator, device=where)
-        numbers = torch.rand(count, generator=generator, device=where)
+        given = self.generator if self.generator is not None else self._turn()
+        with repeatable(given) as generator:
+            assert generator is not None
+            if self.generator is None:
+                # A recomputation finds the number of its call where the first pass left it.
+                call = generator.initial_seed()
+                self.calls += call == self.calls
+                mixed = (self.seed * 1_000_003 + rank()) * 1_000_003 + call
+                generator = torch.Generator().manual_seed(mixed % 2**63)
+            where = generator.device
+            drawn = torch.randint(classes, (count,), generator=generator, device=where)
+            numbers = torch.rand(count, generator=generator, device=where)
         return drawn.to(device), numbers.to(device)
+
+    def _turn(self) -> torch.Generator:
+        """A generator whose seed is the number of the next call, the same object every time."""
+        turn: torch.Generator = _TURNS.setdefault(self, torch.Generator())
+        return turn.manual_seed(self.calls)
 
     def extra_repr(self) -> str:
         """Rate and the options of the base."""
