@@ -129,6 +129,16 @@ class Member:
         return self.parameter.numel()
 
     @property
+    def tensors(self) -> list[tuple[str, nn.Parameter, int]]:
+        """All tensors that have weights of its groups: their names, and indices of the optimizer's groups."""
+        return [(self.name, self.parameter, self.option_group)]
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the optimizer's metric is measured, so that it is not known before the first steps."""
+        return any(self.metric.is_measured(parameter) for parameter in self.parameters)
+
+    @property
     def has_state(self) -> bool:
         """Whether the optimizer has taken a step that it remembers."""
         return self.metric.has_state(self.parameter)
