@@ -14,6 +14,7 @@ are compared as well, and their ratio corrects that gain where the model is not 
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -30,8 +31,8 @@ from ._shards import is_sharded, local
 __all__ = ["Measurement"]
 
 # Horizons of the averages: the newest step has at least this share.
-_SHARE = 0.01
-_SLOW_SHARE = 0.002
+_SHARE = 0.03
+_SLOW_SHARE = 0.004
 # Number of weights of each tensor that what is common to a group is estimated from.
 _SAMPLE = 4096
 _LONGEST_MEMORY = 0.98
@@ -71,6 +72,8 @@ class _Track:
         Number of steps measured.
     decided : int
         The step at which ``decay`` was decided.
+    is_known : bool
+        Whether any weight of the sample moves down its gradient.
     unseen : int
         Number of steps that moved the weights although no gradient was there to be seen.
     start : pair of torch.Tensor or None
@@ -84,6 +87,7 @@ class _Track:
     decay: int = 0
     steps: int = 0
     decided: int = 0
+    is_known: bool = False
     unseen: int = 0
     start: tuple[torch.Tensor, torch.Tensor | None] | None = None
 
@@ -133,15 +137,28 @@ class _Track:
         lagged, lags, moves = (float(value) for value in self.memory_sums(decay))
         return moves - (lagged**2 / lags if lags > 0 else 0.0)
 
-    def gain_sums(self) -> torch.Tensor:
+    def slow_sums(self) -> torch.Tensor:
         """Products of the slow parts, measured and fitted, and of the fitted ones."""
         slow, move = self.averages["slow_descent"], self.averages["slow_move"]
-        return (self.weight() * torch.stack([slow * move, slow.square()])).sum(1)
+        return torch.stack([slow * move, slow.square()]).sum(1)
+
+    def ratios(self, beta: float) -> torch.Tensor:
+        """Both responses over that to the gradient of the same step, where this one is positive."""
+        usual = self.response(beta)
+        return (self.responses(beta).sum(0) / usual)[usual > 0]
 
     def weight(self) -> torch.Tensor:
         """One over the mean squared descent, so that all weights of the sample that have a gradient count alike."""
         moves, square = self.averages["moments"][0, 0, 0], self.averages["moments"][0, 2, 2]
         return torch.where((moves > 0) & (square > 0), 1 / moves, 0.0).nan_to_num_(posinf=0.0)
+
+
+def _over_processes(sums: torch.Tensor, track: _Track) -> list[float]:
+    """The sums over all processes where the tensor is sharded."""
+    if is_sharded(track.parameter):
+        distributed.add(sums)
+    total: list[float] = sums.tolist()
+    return total
 
 
 def _solved(gram: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -226,20 +243,22 @@ class Measurement:
             track.begin()
         track.steps += 1
         averages = track.averages
-        before.mul_(float(options.get("weight_decay") or 0.0))
+        decay = float(options.get("weight_decay") or 0.0)
+        before.mul_(decay)
         ways = [(descent - before, gradient), (descent, gradient + before)]
         seen = torch.stack([torch.stack([track.sampled(u), track.sampled(g)]) for u, g in ways])
         both = torch.stack([seen[:, 0], averages["seen"][:, 0], seen[:, 1], averages["seen"][:, 1]], 1)
         averages["moments"].lerp_(both[:, :, None] * both[:, None, :], max(_SHARE, 1 / track.steps))
         averages["seen"].copy_(seen)
-        if track.steps >= _SETTLED and track.misfit(1 - track.decay) < _CLEARLY * track.misfit(track.decay):
+        if decay and track.steps >= _SETTLED and track.misfit(1 - track.decay) < _CLEARLY * track.misfit(track.decay):
             track.decide(1 - track.decay)
             track.steps += 1
         descent, gradient = ways[track.decay]
         track.average("square", gradient.square(), _SHARE)
         track.average("now", descent * gradient, _SHARE)
         track.average("before", averages["last"] * gradient, _SHARE)
-        track.average("slow_move", seen[track.decay, 0], _SLOW_SHARE)
+        # Relative to the usual descent of the time: the long way of the first steps does not outweigh all later ones.
+        track.average("slow_move", seen[track.decay, 0] * track.weight().sqrt_(), _SLOW_SHARE)
         averages["last"].copy_(descent)
         return both[track.decay, 2:]
 
@@ -249,32 +268,29 @@ class Measurement:
         sums = self._summed(moved, _Track.memory_sums)
         if sums[1] > 0:
             beta = min(_LONGEST_MEMORY, max(0.0, sums[0] / sums[1]))
-        ratios = []
         for track, gradients in moved:
-            responses, descent = track.responses(beta), track.averages["descent"]
-            descent.mul_(beta).add_((responses * gradients).sum(0))
-            track.average("slow_descent", descent, _SLOW_SHARE)
-            ratio = responses.sum(0) / track.response(beta)
-            ratios.append(ratio[ratio > 0])
-        sums = self._summed(moved, _Track.gain_sums)
-        gain = float(torch.cat(ratios).median().nan_to_num(0.0)) / (1 - beta)
-        correction = min(_LARGEST_CORRECTION, sums[0] / sums[1]) if sums[1] > 0 else 0.0
-        self._common[group] = (beta, gain * correction)
+            descent = track.averages["descent"]
+            descent.mul_(beta).add_((track.responses(beta) * gradients).sum(0))
+            track.average("slow_descent", descent * track.weight().sqrt_(), _SLOW_SHARE)
+            track.is_known = _over_processes((track.response(beta) > 0).sum()[None], track)[0] > 0
+        slow, fitted = self._summed(moved, _Track.slow_sums)
+        correction = min(_LARGEST_CORRECTION, slow / fitted) if fitted > 0 else 0.0
+        ratios = torch.cat([track.ratios(beta) for track, _ in moved])
+        middle = ratios.median() if len(ratios) else ratios.new_zeros(())
+        # Over several processes, the mean of their medians.
+        part, count = _over_processes(torch.stack([middle * len(ratios), middle.new_tensor(len(ratios))]), moved[0][0])
+        self._common[group] = (beta, correction * part / count / (1 - beta) if count else 0.0)
 
     @staticmethod
     def _summed(moved: list[tuple[_Track, torch.Tensor]], sums_of: Callable[[_Track], torch.Tensor]) -> list[float]:
-        """The sums over all tensors, and over all processes where tensors are sharded."""
-        total = torch.stack([sums_of(track).double() for track, _ in moved]).sum(0)
-        if is_sharded(moved[0][0].parameter):
-            distributed.add(total)
-        sums: list[float] = total.tolist()
-        return sums
+        """The sums over all tensors."""
+        return _over_processes(torch.stack([sums_of(track).double() for track, _ in moved]).sum(0), moved[0][0])
 
     # ------------------------------------------------------------------ what is known
     def has_measured(self, parameter: nn.Parameter) -> bool:
         """Whether the metric of a tensor is known."""
         track = self._tracks[id(parameter)]
-        return track.steps > 0 and self._common.get(track.group, (0.0, 0.0))[1] > 0
+        return track.is_known and self._common.get(track.group, (0.0, 0.0))[1] > 0
 
     def scale(self, parameter: nn.Parameter) -> torch.Tensor | None:
         """The metric, a new tensor shaped like the part of the parameter held here; None where it is not known yet.
@@ -293,8 +309,8 @@ class Measurement:
         usual = track.response(beta)
         size = track.sampled(square).sqrt()
         seen = usual > 0
-        if not bool(seen.any()):
-            return None
+        if not bool(seen.any()):  # the parts of other processes show something
+            return torch.full_like(square, math.inf)
         # Noise makes some responses small or negative: at least a fraction of that of gradient descent and of signs.
         by_size = square.sqrt().reciprocal_().mul_(float((usual * size)[seen].median()))
         response = torch.maximum(response, _FLOOR * by_size.clamp_(max=float(usual[seen].median())))
@@ -313,7 +329,8 @@ class Measurement:
             kind = type(self._optimizer).__name__
             if track.steps == 0 and track.unseen >= _PATIENCE:
                 raise StateError(f"{kind} moves {track.name!r} by gradients that are not in .grad, {_WAY_OUT}")
-            if track.steps >= _PATIENCE and not self.has_measured(track.parameter):
+            has_moved = bool((track.weight() > 0).any()) if track.steps >= _PATIENCE else False
+            if has_moved and not self.has_measured(track.parameter):
                 raise StateError(f"{kind} does not move {track.name!r} down its own gradient, {_WAY_OUT}")
 
     # ------------------------------------------------------------------ checkpoints
@@ -350,9 +367,7 @@ class Measurement:
                 fits = fits and {key: value.shape for key, value in saved["averages"].items()} == shapes
                 fits = fits and int(saved["steps"]) > 0 and len(saved["decay"]) == 2
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InvalidArgumentError(
-                f"the measured metric of the state is incomplete or broken: {error!r}"
-            ) from error
+            raise InvalidArgumentError(f"the measured metric of the state is broken: {error!r}") from error
         if not fits:
             raise InvalidArgumentError("the measured metric of the state belongs to another model or optimizer")
 
@@ -361,13 +376,15 @@ class Measurement:
         self._common = {int(group): (float(beta), float(gain)) for group, (beta, gain) in state["common"].items()}
         for track in self._tracks.values():
             saved = state["tensors"].get(track.name)
-            track.steps, track.decay, track.decided, track.averages = 0, 0, 0, {}
+            track.steps, track.decay, track.decided, track.averages, track.is_known = 0, 0, 0, {}, False
             if saved is not None:
                 track.begin()
                 track.steps = int(saved["steps"])
                 track.decay, track.decided = (int(value) for value in saved["decay"])
                 for key, value in saved["averages"].items():
                     track.averages[key].copy_(value)
+                beta = self._common.get(track.group, (0.0, 0.0))[0]
+                track.is_known = bool((track.response(beta) > 0).any())
 
 
 class _Before:
@@ -389,5 +406,6 @@ class _After:
     def __call__(self, _: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         measurement = self._measurement()
         if measurement is not None:
-            closure = named.get("closure", arguments[0] if arguments else None)
+            # The first argument is the optimizer itself.
+            closure = named.get("closure", arguments[1] if len(arguments) > 1 else None)
             measurement.after_step(is_evaluated_inside=closure is not None)

@@ -194,7 +194,9 @@ class Metric:
         """Clear what momentum and averages hold of pruned weights, so that they are not pushed back."""
         for key in ("exp_avg", "momentum_buffer", "grad_avg"):
             buffer = self.optimizer.state.get(parameter, {}).get(key)
-            if isinstance(buffer, torch.Tensor) and (part := local(buffer)).shape == local(parameter).shape:
+            if not isinstance(buffer, torch.Tensor) or not buffer.is_floating_point():
+                continue
+            if (part := local(buffer)).shape == local(parameter).shape:
                 part.mul_(keep)
 
 
