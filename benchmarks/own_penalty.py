@@ -8,7 +8,9 @@ The penalty gives only a value and a slope. The first step, which makes its tabl
 from __future__ import annotations
 
 import argparse
+import json
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,15 +51,21 @@ def seconds(penalty: Penalty, face: str, kind: str, steps: int) -> tuple[float, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=60, help="Number of training steps [60].")
-    steps = max(2, parser.parse_args().steps)
+    parser.add_argument("--json", type=Path, help="Where the numbers go as well.")
+    arguments = parser.parse_args()
+    steps = max(2, arguments.steps)
     torch.set_num_threads(1)
     seconds(LogSum(0.1), "proximal", "Adam", steps)  # warms the processor and the allocator
+    rows = []
     print(f"{'face':<12}{'optimizer':<11}{'log-sum ms':>11}{'own ms':>9}{'ratio':>7}{'first step ms':>15}")
     for face in ("proximal", "reweighted"):
         for kind in ("Adam", "SGD"):
             _, usual = seconds(LogSum(0.1), face, kind, steps)
             first, own = seconds(Own(), face, kind, steps)
             print(f"{face:<12}{kind:<11}{1e3 * usual:11.2f}{1e3 * own:9.2f}{own / usual:7.1f}{1e3 * first:15.1f}")
+            rows.append({"face": face, "optimizer": kind, "log_sum": usual, "own": own, "first": first})
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(rows, indent=1))
 
 
 if __name__ == "__main__":
