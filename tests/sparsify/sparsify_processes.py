@@ -3,6 +3,7 @@
 python sparsify_processes.py ddp|fsdp|one METHOD RANK WORLD FOLDER
 
 The method "changing" goes through three faces and measures the curvature; it loads its own state half-way.
+"measured" has a strength, under an optimizer whose metric is measured.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from own_optimizers import RenamedAdam
 from sparsify_matrix import METHODS
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -39,10 +41,15 @@ def main(kind: str, method: str, rank: int, world: int, folder: Path) -> None:
             if isinstance(layer, nn.Linear):
                 fully_shard(layer, mesh=dist.init_device_mesh("cpu", (world,)))
         fully_shard(model, mesh=dist.init_device_mesh("cpu", (world,)))
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     is_changing = method == "changing"
-    chosen = {"face": "dropout", "law": "bernoulli", "curvature": "gradients"} if is_changing else METHODS[method]
-    sparsifier = Sparsifier(model, optimizer, budget=Budget(0.7), total_steps=STEPS, every=1, **chosen)
+    changing = {"face": "dropout", "law": "bernoulli", "curvature": "gradients"}
+    chosen = changing if is_changing else METHODS.get(method, {})
+    if method == "measured":
+        optimizer = RenamedAdam(model.parameters(), lr=1e-2)
+        sparsifier = Sparsifier(model, optimizer, penalty="lasso", strength=1e-2)
+    else:
+        sparsifier = Sparsifier(model, optimizer, budget=Budget(0.7), total_steps=STEPS, every=1, **chosen)
     sparsifier.join()
     if kind == "ddp":
         wrapped = DistributedDataParallel(model)

@@ -176,6 +176,17 @@ def test_sharded_training_equals_data_parallel_training(method: str, tmp_path: P
         assert torch.equal(first[name] == 0, expected[name] == 0)
 
 
+@pytest.mark.parametrize("kind", ["fsdp", pytest.param("ddp", marks=pytest.mark.slow)])
+def test_a_metric_is_measured_over_all_processes(kind: str, tmp_path: Path) -> None:
+    """What is common to a group comes from samples of every process, which come near those of one."""
+    one, first, second = _processes(("one", kind), "measured", tmp_path)
+    assert sum(int((weights == 0).sum()) for weights in one.values()) > 50
+    for name, expected in one.items():
+        assert torch.equal(first[name], second[name])
+        assert float((first[name] - expected).abs().mean()) < 1e-2
+        assert float(((first[name] == 0) == (expected == 0)).float().mean()) > 0.95
+
+
 def test_noise_on_activations_differs_from_process_to_process(monkeypatch: pytest.MonkeyPatch) -> None:
     outputs = []
     for rank in (0, 1):

@@ -13,6 +13,7 @@ from ._power import Lasso, Lp, Ridge
 from ._registry import catalogue, penalty
 from ._rescaling import Rescaled
 from ._smooth import Log2Sum, Standout
+from ._tabulated import TabulatedPenalty
 from ._variational import VariationalDropout
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Rescaled",
     "Ridge",
     "Standout",
+    "TabulatedPenalty",
     "TargetedDropout",
     "VariationalDropout",
     "boundary_strength",

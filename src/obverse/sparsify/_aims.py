@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from .._core.distributed import average, is_parallel
 from ..errors import InvalidArgumentError, StateError
 from ..graph import Removable, as_inputs, estimated_bytes, latency, macs, parameters, time_ratio
 from ._budget import Budget
 from ._member import Member
-from ._processes import average, is_parallel
 from ._rules import Rule
 from ._span import Span
 

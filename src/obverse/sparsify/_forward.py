@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .._core.distributed import rank
+from .._core.random import derive
 from ..errors import StateError, UnknownNameError
 from ._draws import Draws
 from ._member import Member
-from ._processes import rank
 from ._shards import is_sharded
 
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ class Forward:
 
     def restart(self, step: int) -> None:
         """Begin the streams of the forward passes that follow ``step``."""
-        self._weights.generator.manual_seed(_mixed(self.seed, step, 0))
-        self._activations.generator.manual_seed(_mixed(self.seed, step, 1 + rank()))
+        self._weights.generator.manual_seed(derive(self.seed, step, 0))
+        self._activations.generator.manual_seed(derive(self.seed, step, 1 + rank()))
 
     def attach(self, member: Member) -> None:
         """Let the modules that own the member's parameter see what the face does with it."""
@@ -106,17 +107,6 @@ class Forward:
             return 1 + self.normal(variance) * variance.sqrt()
         keep = 1 / (1 + variance)
         return self.uniform(keep).lt(keep).to(keep.dtype) / keep
-
-
-def _mixed(*parts: int) -> int:
-    """One seed from several numbers, all of whose 32 bits depend on all of them (the finalizer of SplitMix64)."""
-    state = 0
-    for part in parts:
-        state = (state + part + 0x9E3779B97F4A7C15) % 2**64
-        state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
-        state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
-        state ^= state >> 31
-    return state >> 2
 
 
 class _Hook:

@@ -12,6 +12,7 @@ from torch import nn
 from ..penalties import Penalty, Rescaled, boundary_strength
 from ._groups import Grouping
 from ._metric import Metric
+from ._own_penalty import tabulated
 from ._rules import Selected
 from ._shards import gathered, local, local_part, summed, traced
 
@@ -30,7 +31,7 @@ class Member:
         The parameter, its names and owners.
     grouping : Grouping
     penalty : Penalty
-        In the width of the moment, see `widen`.
+        The penalty in the width of the moment, see `widen`; tabulated where it has no formulas of its own.
     metric : Metric
         Reads the optimizer.
     option_group : int
@@ -64,8 +65,9 @@ class Member:
     is_whole: bool = False
 
     def __post_init__(self) -> None:
-        self.given, self.width = self.penalty, 1.0
+        self.width = 1.0
         self._boundary_strength: float | None = None
+        self.replace_penalty(self.penalty)
 
     @property
     def name(self) -> str:
@@ -101,12 +103,14 @@ class Member:
         """Make the penalty ``Omega(w / width)``."""
         if width != self.width:
             self.width = width
-            self.penalty = self.given if width == 1 else Rescaled(self.given, width=width)
+            penalty = tabulated(self.given)
+            self.penalty = penalty if width == 1 else Rescaled(penalty, width=width)
             self._boundary_strength = None
 
     def replace_penalty(self, penalty: Penalty) -> None:
         """Regularize by another penalty from now on."""
-        self.given, self.penalty, self.width = penalty, penalty, 1.0
+        self.given, self.penalty = penalty, tabulated(penalty)
+        self.width = 1.0
         self._boundary_strength = None
 
     @property
@@ -127,6 +131,16 @@ class Member:
     def count(self) -> int:
         """Number of weights in all groups."""
         return self.parameter.numel()
+
+    @property
+    def tensors(self) -> list[tuple[str, nn.Parameter, int]]:
+        """All tensors that have weights of its groups: their names, and indices of the optimizer's groups."""
+        return [(self.name, self.parameter, self.option_group)]
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the optimizer's metric is measured, so that it is not known before the first steps."""
+        return any(self.metric.is_measured(parameter) for parameter in self.parameters)
 
     @property
     def has_state(self) -> bool:

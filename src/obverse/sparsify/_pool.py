@@ -175,7 +175,7 @@ class Pool:
         self._narrow(step)
         if self.budget is None or self._total_steps is None:
             # What an adaptive optimizer has not trained yet has no metric, and no step of its own.
-            waits = any(member.has_state for member in self.members)
+            waits = any(member.has_state or member.is_measured for member in self.members)
             for member in self.members:
                 if not waits or member.has_state:
                     face.descend(member, self.strength, self._every)

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from .._core.checks import fraction, is_number
 from ..errors import InvalidArgumentError, UnknownNameError
 from ..penalties import Penalty
-from ._budget import Budget, is_number
+from ._budget import Budget
 
 __all__ = ["Match", "Rule", "Selected", "as_budget", "output_parameter", "select"]
 
@@ -71,8 +72,8 @@ class Rule:
             raise InvalidArgumentError(f"{self}: give a budget or a strength, not both")
         for name in ("floor", "ceiling"):
             value = getattr(self, name)
-            if value is not None and (not is_number(value) or not 0 <= value <= 1):
-                raise InvalidArgumentError(f"rule {self.match!r}: {name} must lie in [0, 1]; got {value!r}")
+            if value is not None:
+                fraction(f"rule {self.match!r}: {name}", value)
         if self.floor is not None and self.ceiling is not None and self.floor > self.ceiling:
             raise InvalidArgumentError(f"rule {self.match!r}: floor {self.floor:g} is above ceiling {self.ceiling:g}")
         if self.budget is not None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from ..errors import InvalidArgumentError
+from .._core.checks import at_least, positive
 from ..penalties import LogSum, Penalty, Rescaled
-from ._budget import is_number
 
 __all__ = ["check_scale", "natural_penalty", "natural_strength"]
 
@@ -30,7 +29,6 @@ def natural_penalty(penalty: Penalty | None, examples: int, noise: float) -> Pen
 
 def check_scale(examples: int | None, noise: float) -> None:
     """Raise unless the number of examples is positive and the noise level too."""
-    if examples is not None and (not is_number(examples) or examples < 1):
-        raise InvalidArgumentError(f"examples must be at least 1, got {examples!r}")
-    if not is_number(noise) or not 0 < noise < float("inf"):
-        raise InvalidArgumentError(f"noise must be positive and finite, got {noise!r}")
+    if examples is not None:
+        at_least("examples", examples, 1)
+    positive("noise", noise)

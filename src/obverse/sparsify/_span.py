@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from .._core.arrays import wide
 from ._member import Member
-from ._precision import wide
 
 __all__ = ["Part", "Span", "SpanningGroups"]
 
@@ -135,8 +135,12 @@ class Span(Member):
         return self.groups.count * self.group_size
 
     @property
+    def tensors(self) -> list[tuple[str, nn.Parameter, int]]:
+        return [(part.name, part.parameter, part.option_group) for part in self.parts]
+
+    @property
     def has_state(self) -> bool:
-        return any(self.metric.has_state(parameter) for parameter in self.parameters)
+        return (all if self.is_measured else any)(self.metric.has_state(parameter) for parameter in self.parameters)
 
     def magnitude(self) -> torch.Tensor:
         return self.groups.magnitude(self._all_held)

@@ -13,12 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from .._core.checks import nonnegative, positive
+from .._core.random import Seed, seed_number
 from ..errors import InvalidArgumentError, NonFiniteError, StateError
 from ..graph import Removable
 from ..penalties import LogSum, Penalty
 from ._aims import Aims, check_aims
-from ._arguments import check_aim, check_steps, check_strength, has_aim, penalty_of, seed_of
-from ._budget import Budget, is_number
+from ._arguments import check_aim, check_steps, has_aim, penalty_of
+from ._budget import Budget
 from ._curvature import Curvature
 from ._finite import check_finite
 from ._forward import Forward, without_hooks
@@ -60,7 +62,9 @@ class Sparsifier:
     ----------
     model : nn.Module
     optimizer : torch optimizer
-        The one that trains ``model``; its learning rates and second moments set the steps of the penalty.
+        The one that trains ``model``; its learning rates and second moments set the steps of the penalty. Wrappers that
+        keep it in an attribute, such as Accelerate's, are looked through. Where its class is not one of torch's, a
+        stated strength measures the metric from what its steps do, which costs four numbers per weight.
     penalty : str or Penalty, optional
         A name of the catalogue or an object; by default the face's own where it has one, else ``"log-sum"``.
         With a budget its parameters are in units of the boundary weight (the
@@ -90,8 +94,8 @@ class Sparsifier:
         with a strength it is 1, for which the stationary points are exact.
     law : {"gaussian", "bernoulli"}
         Noise of the dropout face.
-    seed : int or torch.Generator, default 0
-        Of that noise; of a generator, its initial seed.
+    seed : int, torch.Generator or numpy.random.Generator, default 0
+        Seed of that noise. A generator contributes only its initial seed.
     curvature : {"optimizer", "gradients", "inputs", "none"}
         What makes weights of different layers comparable. ``"optimizer"``: budgets rank by the weight times the root
         of the optimizer's metric, stated strengths penalize the weights as they are. ``"gradients"`` and ``"inputs"``
@@ -147,7 +151,7 @@ class Sparsifier:
         rules: Sequence[Rule] | None = None,
         every: int | None = None,
         law: str = "gaussian",
-        seed: int | torch.Generator = 0,
+        seed: Seed = 0,
         curvature: str = "optimizer",
         continuation: float = 1.0,
         examples: int | None = None,
@@ -182,7 +186,7 @@ class Sparsifier:
             penalty_of(self._face, rule.penalty)
         for value in (strength, *(rule.strength for rule in rules)):
             if value is not None:
-                check_strength(value)
+                nonnegative("strength", value)
         has_budget = any(aim is not None for aim in (budget, *(rule.budget for rule in rules)))
         check_steps(total_steps, every, continuation, has_budget=has_budget)
 
@@ -201,36 +205,36 @@ class Sparsifier:
             self._members = recruit(model, rules, default, self._metric)
         if any(parameter.is_meta for parameter in model.parameters()):
             raise InvalidArgumentError("the model has parameters on the meta device; materialize them first")
-        self._forward = Forward(law, seed_of(seed), model, self._members[0].parameter.device)
+        self._forward = Forward(law, seed_number(seed), model, self._members[0].parameter.device)
         self._forward.face = self._face
         self._pools = pooled(self._members, total_steps, every, natural_strength(examples, noise), float(continuation))
         if budget is not None and budget.costs:
             for pool in self._pools:
                 pool.aims = Aims(budget, model, self._members, self._removable, example_inputs)
+        if any(pool.budget is None for pool in self._pools):
+            self._metric.check_strength()
         self._model = weakref.ref(model)
         self._joined: Joined | None = None
-        if not self._metric.is_diagonal and any(pool.budget is None for pool in self._pools):
-            raise InvalidArgumentError(
-                f"{type(self._metric.optimizer).__name__} does not move a weight by its own gradient, so no proximal "
-                "step belongs to a stated strength; say a budget, or use an optimizer such as SGD or Adam"
-            )
         self._watched = [(name, p) for name, p in model.named_parameters() if p.requires_grad and p.numel() > 0]
         self._step = 0
         self._finished = self._keeps_zeros = False
         check_finite([*self.named_parameters(), *self._watched], self._step)
-        self._curvature = Curvature(curvature, self._members, self._metric.optimizer)
-        try:
-            self._attach([None] * len(self._members))
-        except Exception:
-            self._forward.detach()
-            self._curvature.detach()
-            raise
-        take(self._members, self)
         self._stepped, self._idle = False, 0
         self._draws_seen = 3  # the step at which every layer must have drawn
-        handle = self._metric.optimizer.register_step_post_hook(_Stepped(self))
-        weakref.finalize(self, _remove, self._forward.handles, self._curvature.handles, [handle])
-        self._start()
+        self._curvature = Curvature(curvature, self._members, self._metric.optimizer)
+        hooks: list[torch.utils.hooks.RemovableHandle] = []
+        try:
+            self._attach([None] * len(self._members))
+            self._measure()
+            hooks.append(self._metric.optimizer.register_step_post_hook(_Stepped(self)))
+            self._start()
+        except BaseException:
+            # Nothing of a Sparsifier that was not made stays on the model or the optimizer.
+            self._metric.detach()
+            _remove(self._forward.handles, self._curvature.handles, hooks)
+            raise
+        take(self._members, self)
+        weakref.finalize(self, _remove, self._forward.handles, self._curvature.handles, hooks)
 
     # ------------------------------------------------------------------ the loop
     def penalty(self) -> torch.Tensor:
@@ -291,8 +295,8 @@ class Sparsifier:
             return
         if self._joined is not None:
             raise StateError("the learned parameters have joined an optimizer already")
-        if lr is not None and (not is_number(lr) or not 0 < lr < math.inf):
-            raise InvalidArgumentError(f"lr must be positive and finite, got {lr!r}")
+        if lr is not None:
+            positive("lr", lr)
         target = self._metric.optimizer if optimizer is None else optimizer
         held = {id(p) for group in Metric(target).optimizer.param_groups for p in group["params"]}
         if lr is None and id(parameters[0]) in held:
@@ -400,6 +404,7 @@ class Sparsifier:
         for member in self._members:
             member.drawn = member.support is not None
         self._draws_seen = self._step + 3
+        self._measure()
         for pool in self._pools:
             pool.change_face(self._step, after)
         if after.acts_in_forward and "torch._dynamo" in sys.modules:
@@ -479,8 +484,7 @@ class Sparsifier:
     def strength(self, value: float) -> None:
         if self._main.budget is not None:
             raise StateError("the budget decides the strength of this Sparsifier; make it with strength= to set it")
-        check_strength(value)
-        self._main.strength = float(value)
+        self._main.strength = nonnegative("strength", value)
         self._start()
 
     @property
@@ -559,6 +563,7 @@ class Sparsifier:
             "options": self._options(),
             "learned": {name: parameter.detach().clone() for name, parameter in self.named_parameters()},
             "curvature": self._curvature.state_dict(),
+            "metric": self._metric.state_dict(),
             "curve": {m.name: m.curve.clone() for m in self._members if m.curve is not None},
             "step": self._step,
             "finished": self._finished,
@@ -578,7 +583,10 @@ class Sparsifier:
         """
         mine = dict(self.named_parameters())
         expected = check_state(state, self._members, self._pools, self._face.name, mine, self._options())
+        metric = state.get("metric", {})
+        self._metric.check_state(metric)
         restored(self._curvature, self._pools, state)
+        self._metric.load_state_dict(metric)
         memory, curve, support = state["memory"], state["curve"], state["support"]
         by_name = {member.name: member for member in self._members}
         for name, member in by_name.items():
@@ -624,6 +632,13 @@ class Sparsifier:
                     self._forward.attach(member)
         self._zero = torch.zeros((), device=self._members[0].held.device)
 
+    def _measure(self) -> None:
+        """Measure the metric where a stated strength needs it and the optimizer's state does not tell it."""
+        if not self._face.is_controlled:
+            self._metric.measure(
+                tensor for pool in self._pools if pool.budget is None for one in pool.members for tensor in one.tensors
+            )
+
     @property
     def _main(self) -> Pool:
         return max(self._pools, key=lambda pool: pool.weights)
@@ -649,11 +664,12 @@ class Sparsifier:
         """Let go of the model; its zeros are kept where asked."""
         self._forward.detach()
         self._curvature.detach()
+        self._metric.detach()
         if self._joined is not None:
             self._joined.leave()
             self._joined = None
-        # An optimizer that moves weights together needs more than gradients of zero.
-        mixing = None if self._metric.is_diagonal else self._metric.optimizer
+        # An optimizer that moves weights together, or may do so, needs more than gradients of zero.
+        mixing = None if self._metric.is_known else self._metric.optimizer
         if keep and self._spans:
             hold_spans(self._members, mixing)
         for member in self._members:
@@ -680,9 +696,11 @@ class _Stepped:
     def __init__(self, sparsifier: Sparsifier) -> None:
         self._sparsifier = weakref.ref(sparsifier)
 
-    def __call__(self, *_: Any) -> None:
+    def __call__(self, optimizer: Any, *_: Any) -> None:
         sparsifier = self._sparsifier()
-        if sparsifier is not None:
+        # A gradient scaler lets fused optimizers find the overflow, and leave the step out, themselves.
+        overflow = getattr(optimizer, "found_inf", None)
+        if sparsifier is not None and (overflow is None or float(overflow) == 0):
             sparsifier._stepped = True
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
+from ._metric import unwrapped
+
 __all__ = ["hold", "keep_zeros", "release_zeros"]
 
 _KEPT: Any = WeakIdKeyDictionary()
@@ -44,14 +46,15 @@ def keep_zeros(target: nn.Module | nn.Parameter, optimizer: torch.optim.Optimize
         parameters = [p for p in target.parameters() if p.ndim >= 2 and p.requires_grad]
     else:
         parameters = [target] if target.requires_grad else []
+    stepping = None if optimizer is None else unwrapped(optimizer)
     kept = []
     for parameter in parameters:
         release_zeros(parameter)
         keep = parameter.detach() != 0
         _KEPT[parameter] = parameter.register_hook(_ZeroGradient(keep))  # type: ignore[no-untyped-call]
         kept.append((weakref.ref(parameter), keep))
-    if optimizer is not None:
-        optimizer.register_step_post_hook(_Rezero(kept))
+    if stepping is not None:
+        stepping.register_step_post_hook(_Rezero(kept))
 
 
 def hold(parameter: nn.Parameter, keep: torch.Tensor, optimizer: torch.optim.Optimizer | None = None) -> None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, ClassVar, final
 import torch
 from torch import nn
 
+from ..._core.arrays import wide
+from ..._core.checks import fraction, is_number
 from ...errors import InvalidArgumentError
 from ...penalties import ConcreteDropout, Penalty
-from .._budget import is_number
 from .._member import Member
-from .._precision import wide
 from ._base import Face, Handover
 
 if TYPE_CHECKING:
@@ -51,11 +51,10 @@ class ConcreteNoise(Face):
     bounds: ClassVar[dict[str, tuple[float, float]]] = {"logit_drop": (-_LARGEST, _LARGEST)}
 
     def __init__(self, initial: float = 0.1, temperature: float = 0.1) -> None:
-        if not is_number(initial) or not 0 < initial < 1:
-            raise InvalidArgumentError(f"initial must lie in (0, 1), got {initial!r}")
+        self.initial = fraction("initial", initial, zero=False, one=False)
         if not is_number(temperature) or not 0 < temperature <= 0.1:
             raise InvalidArgumentError(f"temperature must lie in (0, 0.1], got {temperature!r}")
-        self.initial, self.temperature = float(initial), float(temperature)
+        self.temperature = float(temperature)
         self.own_penalty = ConcreteDropout()
 
     def attach(self, member: Member, forward: Forward, handed: Handover | None) -> None:

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...errors import InvalidArgumentError
+from ..._core.arrays import wide
+from ..._core.checks import fraction
 from ...penalties import HardConcrete, Penalty
-from .._budget import is_number
 from .._member import Member
-from .._precision import wide
 from ._base import LARGEST_VARIANCE, Face, Handover
 
 if TYPE_CHECKING:
@@ -54,11 +53,9 @@ class HardConcreteGates(Face):
     bounds: ClassVar[dict[str, tuple[float, float]]] = {"log_a": (-_LARGEST, _LARGEST)}
 
     def __init__(self, initial: float = 0.9, beta: float = 2 / 3, gamma: float = -0.1, zeta: float = 1.1) -> None:
-        if not is_number(initial) or not 0 < initial < 1:
-            raise InvalidArgumentError(f"initial must lie in (0, 1), got {initial!r}")
         self.own_penalty = HardConcrete(beta=beta, gamma=gamma, zeta=zeta)  # checks the constants
         self.beta, self.gamma, self.zeta = float(beta), float(gamma), float(zeta)
-        self.initial = float(initial)
+        self.initial = fraction("initial", initial, zero=False, one=False)
         self._offset = self.beta * math.log(-self.gamma / self.zeta)
 
     def attach(self, member: Member, forward: Forward, handed: Handover | None) -> None:

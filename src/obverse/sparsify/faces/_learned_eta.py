@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, ClassVar, final
 import torch
 from torch import nn
 
-from ...errors import InvalidArgumentError
+from ..._core.arrays import wide
+from ..._core.checks import fraction
 from ...penalties import Penalty
-from .._budget import is_number
 from .._member import Member
-from .._precision import wide
 from ._base import Face, Handover
 
 if TYPE_CHECKING:
@@ -49,9 +48,7 @@ class LearnedEta(Face):
     bounds: ClassVar[dict[str, tuple[float, float]]] = {"log_eta": (-_LARGEST, _LARGEST)}
 
     def __init__(self, cutoff: float = 0.05) -> None:
-        if not is_number(cutoff) or not 0 <= cutoff < 1:
-            raise InvalidArgumentError(f"cutoff must lie in [0, 1), got {cutoff!r}")
-        self.cutoff = float(cutoff)
+        self.cutoff = fraction("cutoff", cutoff, one=False)
 
     def attach(self, member: Member, forward: Forward, handed: Handover | None) -> None:
         magnitude = wide(member.penalized_magnitude())

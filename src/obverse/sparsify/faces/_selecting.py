@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 import torch
 
-from ...errors import InvalidArgumentError
+from ..._core.checks import fraction
 from ...penalties import L0
-from .._budget import is_number
 from .._member import Member
 from ._base import Face, Handover
 
@@ -79,9 +78,7 @@ class TargetedNoise(Face):
     own_penalty = L0()
 
     def __init__(self, rate: float = 0.5) -> None:
-        if not is_number(rate) or not 0 < rate <= 1:
-            raise InvalidArgumentError(f"targeted dropout: rate must lie in (0, 1], got {rate!r}")
-        self.rate = float(rate)
+        self.rate = fraction("rate", rate, zero=False)
 
     def attach(self, member: Member, forward: Forward, handed: Handover | None) -> None:
         member.memory = torch.ones_like(member.magnitude())

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, ClassVar, final
 import torch
 from torch import nn
 
+from ..._core.arrays import wide
+from ..._core.checks import finite
 from ...errors import InvalidArgumentError
 from ...penalties import Penalty, VariationalDropout
-from .._budget import is_number
 from .._member import Member
-from .._precision import wide
 from ._base import Face, Handover
 from ._divergence import Divergence
 
@@ -77,14 +77,11 @@ class VariationalNoise(Face):
             raise InvalidArgumentError(
                 f"parametrization must be 'additive' or 'multiplicative', got {parametrization!r}"
             )
-        for name, value in (("initial", initial), ("threshold", threshold)):
-            if not is_number(value) or not math.isfinite(value):
-                raise InvalidArgumentError(f"{name} must be a finite number, got {value!r}")
         if len(warmup) != 2 or not 0 <= warmup[0] <= warmup[1]:
             raise InvalidArgumentError(f"warmup must be two steps (begin, end) in order, got {warmup!r}")
         self.is_additive = parametrization == "additive"
         self.local = bool(local)
-        self.initial, self.threshold = float(initial), float(threshold)
+        self.initial, self.threshold = finite("initial", initial), finite("threshold", threshold)
         self.warmup = (int(warmup[0]), int(warmup[1]))
         self.own_penalty = VariationalDropout()
         self._divergences: dict[tuple[torch.device, torch.dtype], Divergence] = {}
