@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .._core.files import read_json, write_atomically, write_json, write_text
+from .._core.files import locked, read_json, write_atomically, write_sealed
 from ..compact import Certificate, Parity, accelerate, compact, export_onnx, export_program, load, save
 from ..errors import InvalidArgumentError, UnknownNameError
 from ._record import versions
@@ -48,9 +49,10 @@ def compact_run(folder: str | Path, *, model: str | None = None) -> Certificate:
     """
     run = read_run(folder, model)
     small, certificate = compact(run.model, example_inputs(run, _EXAMPLES))
-    save(small, run.folder / COMPACT, certificate=certificate)
-    write_text(run.folder / "certificate.json", certificate.to_json() + "\n")
-    _show(run.folder)
+    with locked(run.folder):
+        save(small, run.folder / COMPACT, certificate=certificate)
+        write_sealed(run.folder / "certificate.json", json.loads(certificate.to_json()))
+        _show(run.folder)
     return certificate
 
 
@@ -111,8 +113,9 @@ def bench_run(
     finally:
         torch.set_num_threads(before)
     record = {"run": str(run.folder), "receipts": receipts, "versions": versions()}
-    write_json(run.folder / "receipt.json", record)
-    _show(run.folder)
+    with locked(run.folder):
+        write_sealed(run.folder / "receipt.json", record)
+        _show(run.folder)
     return {**record, "text": "\n\n".join(text)}
 
 
@@ -167,10 +170,10 @@ def _show(folder: Path) -> None:
     if not record.is_file():
         return  # a model by itself has no page
     content = read_json(record, sealed=True, advice="delete it and obverse sparsify --resume makes it again")
-    for name in ("certificate", "receipt"):
+    for name, command in (("certificate", "compact"), ("receipt", "bench")):
         file = folder / f"{name}.json"
         if file.is_file():
-            content[name] = read_json(file)
+            content[name] = read_json(file, sealed=True, advice=f"delete it and obverse {command} makes it again")
     write_atomically(folder / "report.html", lambda file: write_report(content, file))
 
 
