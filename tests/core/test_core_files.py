@@ -161,6 +161,7 @@ def test_folders_that_cannot_be_made_are_one_line(tmp_path: Path) -> None:
     makers: list[Callable[[], object]] = [
         lambda: write_json(tmp_path / "file" / "a.json", {}),
         lambda: locked(tmp_path / "file").__enter__(),
+        lambda: check_output_folder(tmp_path / ("file" * 100)),
     ]
     for make in makers:
         with pytest.raises((FileWriteError, InvalidArgumentError), match="file"):

@@ -329,6 +329,7 @@ def test_robust_resumes_its_own_choices_only(blobs, tmp_path):
     choices = RobustChoices(data=str(blobs), epochs=1, batch_size=32, folds=2, threads=1)
     with pytest.raises(InvalidArgumentError, match=r"holds no run; leave out --resume"):
         train_robust(choices, tmp_path / "out", resume=True)
+    assert not (tmp_path / "out").exists()
     with pytest.MonkeyPatch.context() as patch:  # a kill right after the first write
         patch.setattr("obverse.training._robust.train_two_stage", lambda *_, **__: (_ for _ in ()).throw(SystemExit))
         with pytest.raises(SystemExit):
@@ -548,7 +549,9 @@ def test_an_interruption_says_where_the_old_results_are(quick, tmp_path):
     old = tree(tmp_path / "out")
     with pytest.MonkeyPatch.context() as patch:
         StopAt(patch, 3)
-        with pytest.raises(InterruptedRunError, match=r"until it is finished, .*\.replaced keeps what it replaces"):
+        with pytest.raises(
+            InterruptedRunError, match=r"until the run is finished, .*\.replaced keeps what it replaces"
+        ):
             run_recipe(recipe.but(seed=1), overwrite=True)
     # Another try replaces the unfinished run, not what it would have replaced; when that fails, the first is back.
     with pytest.MonkeyPatch.context() as patch:
@@ -614,7 +617,7 @@ def test_robust_keeps_what_it_would_replace(blobs, tmp_path):
         patch.setattr("obverse.training._robust._write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train_robust(RobustChoices(**{**vars(choices), "seed": 1}), out, overwrite=True, tell=told.append)
-    assert told[-1] == f"until the run is finished with --resume, {out / '.replaced'} keeps what it replaces"
+    assert told[-1] == f"until the run is finished, {out / '.replaced'} keeps what it replaces"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("obverse.training._robust._write", lambda *_: (_ for _ in ()).throw(RuntimeError("no fonts")))
         with pytest.raises(RuntimeError, match="no fonts"):

@@ -324,9 +324,9 @@ def check_output_folder(
     """
     if resume and overwrite:
         raise InvalidArgumentError("--resume keeps what the folder holds and --overwrite replaces it: give one of them")
-    if folder.exists() and not folder.is_dir():
-        raise InvalidArgumentError(f"output folder {folder} is a file")
     try:
+        if folder.exists() and not folder.is_dir():
+            raise InvalidArgumentError(f"output folder {folder} is a file")
         names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     except OSError as error:
         raise InvalidArgumentError(f"cannot use output folder {folder}: {error.strerror or error}") from error

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+from ._interrupt import InterruptedRunError
 
 __all__ = ["Replaced"]
 
@@ -31,6 +34,29 @@ class Replaced:
         self._folder, self._patterns = folder, tuple(patterns)
         self.place = folder / ".replaced"
         self._moving = folder / ".replacing"
+
+    @contextmanager
+    def kept(self, put_back: bool) -> Iterator[None]:
+        """Keep what is set aside until the block has ended well; with ``put_back``, an error brings it back.
+
+        An interruption does not: the run goes on later, and says where the earlier results are until then.
+        """
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            if isinstance(error, InterruptedRunError) and self.exists():
+                raise InterruptedRunError(f"{error}; {self.note}") from error
+            raise
+        except Exception:
+            if put_back:
+                self.put_back()
+            raise
+        self.drop()
+
+    @property
+    def note(self) -> str:
+        """Where the earlier results are, for a message."""
+        return f"until the run is finished, {self.place} keeps what it replaces"
 
     def exists(self) -> bool:
         """Whether earlier results are set aside."""

@@ -162,6 +162,8 @@ def train_robust(
     """
     place = robust_folder(choices) if folder is None else Path(folder).expanduser()
     check_output_folder(place, resume=resume, overwrite=overwrite, worthless=_WORTHLESS)
+    if resume and not (place / _CHOICES).is_file():
+        raise InvalidArgumentError(f"cannot resume {place}: it holds no run; leave out --resume to start one")
     kind, argument = _kind(choices.groups)
     source = read_source(choices.data, choices.target, argument if kind == "column" else None)
     data = split_source(source, choices.validation_fraction, choices.test_fraction, choices.seed)
@@ -175,6 +177,7 @@ def train_robust(
         if choices.threads is not None:
             torch.set_num_threads(choices.threads)
         _dry_run(build)
+        plan_line = f"{choices.folds} folds and a second stage of {choices.epochs} epochs on {len(data.train):,} rows"
         with locked(place):
             replaced = Replaced(place, _WRITTEN)
             replaced.recover()
@@ -183,22 +186,18 @@ def train_robust(
             if resume:
                 _check_choices(place, choices, data)
             try:
-                if overwrite:
-                    if (place / _RECORD).is_file():
-                        replaced.drop()  # a run that was killed between its last file and this
-                    replaced.set_aside()
-                write_sealed(place / _CHOICES, _identity(choices, data))
-                tell(f"{choices.folds} folds and a second stage of {choices.epochs} epochs on {len(data.train):,} rows")
-                result = _trained(choices, place, data, build, plan, None if kind == "classes" else groups[0], groups)
-                _write(place, choices, data, result, command)
-                replaced.drop()
-            except Exception:
-                if overwrite:
-                    replaced.put_back()
-                raise
+                with replaced.kept(put_back=overwrite):
+                    if overwrite:
+                        if (place / _RECORD).is_file():
+                            replaced.drop()  # a run that was killed between its last file and this
+                        replaced.set_aside()
+                    write_sealed(place / _CHOICES, _identity(choices, data))
+                    tell(plan_line)
+                    result = _trained(choices, place, data, build, plan, groups)
+                    _write(place, choices, data, result, command)
             except KeyboardInterrupt:
                 if replaced.exists():
-                    tell(f"until the run is finished with --resume, {replaced.place} keeps what it replaces")
+                    tell(replaced.note)
                 raise
     return result
 
@@ -210,10 +209,7 @@ def _identity(choices: RobustChoices, data: Data) -> dict[str, Any]:
 
 def _check_choices(place: Path, choices: RobustChoices, data: Data) -> None:
     """Raise, naming the first choice that differs, unless the folder holds a run of these choices and data."""
-    path = place / _CHOICES
-    if not path.is_file():
-        raise InvalidArgumentError(f"cannot resume {place}: it holds no run; leave out --resume to start one")
-    stored = read_json(path, sealed=True, advice="delete the folder to start again")
+    stored = read_json(place / _CHOICES, sealed=True, advice="start anew with --overwrite")
     for name, value in vars(choices).items():
         before = stored["choices"].get(name)
         if before != value:
@@ -231,15 +227,14 @@ def _trained(
     data: Data,
     build: Callable[[], nn.Module],
     plan: TrainingPlan,
-    by: NDArray[np.str_] | None,
     groups: list[NDArray[np.str_]],
 ) -> RobustResult:
-    """Both stages, and what they come to on the validation and test rows; ``by`` is what strengths adapt to."""
+    """Both stages, and what they come to on the validation and test rows."""
     stages = train_two_stage(
         build,
         data.normalize(data.train.inputs),
         data.train.labels,
-        by,
+        None if choices.groups == "classes" else groups[0],
         strength=choices.strength,
         plan=plan,
         penalty={"every": choices.every},

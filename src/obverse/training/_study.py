@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -101,13 +101,6 @@ def run_recipe(
         When the loss is NaN or infinite.
     """
     seeds = range(recipe.seed, recipe.seed + recipe.seeds)
-    folder = recipe.folder()
-    if resume and folder.is_dir() and not (folder / RECIPE).is_file() and not _has_any_state(folder):
-        raise InvalidArgumentError(f"cannot resume {folder}: it holds no run; leave out --resume to start one")
-    if resume and not folder.exists():
-        raise InvalidArgumentError(
-            f"cannot resume {folder}: there is no such folder; leave out --resume to start a run"
-        )
     display = ProgressDisplay(console or Console(quiet=True))
     return run_seeds(recipe, seeds, display, StopRequest(), resume=resume, overwrite=overwrite, command=command)
 
@@ -138,6 +131,8 @@ def run_seeds(
     """
     folder = recipe.folder()
     check_output_folder(folder, resume=resume, overwrite=overwrite, worthless=_WORTHLESS)
+    if resume and not is_held:
+        _check_resumable(folder)
     accelerator = accelerator_of(recipe)
     if data is None:
         data = read_data(recipe)
@@ -158,15 +153,14 @@ def run_seeds(
         # No process may find the folder changed while it still looks.
         accelerator.wait_for_everyone()
         replaced = Replaced(folder, _WRITTEN)
-        try:
+        with replaced.kept(put_back=overwrite) if accelerator.is_main_process else nullcontext():
             if accelerator.is_main_process:
                 _open_folder(folder, seeds, recipe, replaced, overwrite)
             accelerator.wait_for_everyone()
             runs: list[dict[str, Any]] = []
             with stop as asking, display if accelerator.is_main_process else ProgressDisplay() as shown:
                 for seed in seeds:
-                    run = finished.get(seed)
-                    if run is None:
+                    if (run := finished.get(seed)) is None:
                         if asking.asked:
                             raise InterruptedRunError(f"interrupted before seed {seed}")
                         if first is not None and first.seed == seed:
@@ -180,17 +174,6 @@ def run_seeds(
             metrics = plain_json(_metrics(recipe, data, runs, command))
             if accelerator.is_main_process:
                 _write_results(folder, seeds, recipe, metrics)
-                replaced.drop()
-        except InterruptedRunError as error:
-            if replaced.exists():
-                raise InterruptedRunError(
-                    f"{error}; until it is finished, {replaced.place} keeps what it replaces"
-                ) from error
-            raise
-        except Exception:
-            if overwrite and accelerator.is_main_process:
-                replaced.put_back()
-            raise
         accelerator.wait_for_everyone()
         return dict(metrics)
 
@@ -304,6 +287,16 @@ def _stored(folder: Path, seeds: range, seed: int, resume: bool = True) -> Path 
     """Where an earlier run left the state of a seed: in a folder of its own, or at the top if it was alone."""
     places = [folder / f"seed-{seed}", *([folder] if seed == seeds[0] else [])]
     return next((place for place in places if resume and _has_state(place)), None)
+
+
+def _check_resumable(folder: Path) -> None:
+    """Raise unless a folder holds a run, or at least the recipe of one."""
+    if not folder.exists():
+        raise InvalidArgumentError(
+            f"cannot resume {folder}: there is no such folder; leave out --resume to start a run"
+        )
+    if not (folder / RECIPE).is_file() and not _has_any_state(folder):
+        raise InvalidArgumentError(f"cannot resume {folder}: it holds no run; leave out --resume to start one")
 
 
 def _has_state(place: Path) -> bool:
