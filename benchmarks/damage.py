@@ -43,7 +43,7 @@ import torch
 from safetensors.torch import load_file
 
 from obverse.errors import ObverseError
-from obverse.training import Recipe, RobustChoices, Trainer, compare, run_recipe, train_robust
+from obverse.training import Recipe, RobustChoices, Trainer, compare, read_recipe, run_recipe, train_robust
 
 # Numbers that differ from run to run without being wrong.
 TIMES = {"seconds", "sha256", "command"}
@@ -131,7 +131,9 @@ def cases(data: Path) -> list[Case]:
                 run_recipe(Recipe.from_mapping({**fields, "out": str(folder)}))
 
         def resume(folder: Path) -> None:
-            run_recipe(Recipe.from_mapping({**fields, "out": str(folder)}), resume=True)
+            # As --resume does it: with the recipe of the folder, and where that is gone, with the options again.
+            given = {} if (folder / "recipe.yaml").exists() else fields
+            run_recipe(read_recipe({**given, "out": str(folder)}, resume=True), resume=True)
 
         return make, resume
 

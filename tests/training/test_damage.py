@@ -492,14 +492,14 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["sparsify", "train", "robust", "compare"])
 def test_a_command_on_a_full_disk(blobs, tmp_path, command):
-    """A real process under a real limit of 40 blocks of a file."""
+    """A real process whose files may have 24 KiB."""
     out = tmp_path / "out"
     more = ["--device=cpu", "--methods=dense"] if command == "compare" else []
     line = [sys.executable, "-m", "obverse.cli", command, f"--data={blobs}", "--epochs=2", f"--out={out}", *more]
     environment = {**os.environ, "PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1"}
 
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (40 * 1024, 40 * 1024))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (24 * 1024, 24 * 1024))
 
     def call(*extra: str, full: bool) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
