@@ -65,7 +65,7 @@ class NonFiniteError(ObverseError, RuntimeError):
     """A loss, gradient or weight is NaN or infinite; the message names it and the step."""
 
 
-class DamagedFileError(InvalidArgumentError):
+class DamagedFileError(InvalidArgumentError, StateError):
     """A file is not what was written: cut short, changed, or never sealed; the message names it."""
 
 

@@ -29,6 +29,7 @@ from obverse._core.files import (
 from obverse.errors import DamagedFileError, FileWriteError, InvalidArgumentError
 
 SEALED: dict[str, object] = {
+    "recipe.yaml": lambda file: file.write_text("epochs: 3\nface: proximal\n"),
     "record.json": {"error": 0.25, "names": ["a", "b"]},
     "state.pt": lambda file: torch.save({"w": torch.arange(50.0), "step": 3}, file),
     "fold.npz": lambda file: np.savez(file, rows=np.arange(40), predictions=np.ones((40, 2))),
@@ -160,6 +161,7 @@ def test_folders_that_cannot_be_made_are_one_line(tmp_path: Path) -> None:
     makers: list[Callable[[], object]] = [
         lambda: write_json(tmp_path / "file" / "a.json", {}),
         lambda: locked(tmp_path / "file").__enter__(),
+        lambda: check_output_folder(tmp_path / ("file" * 100)),
     ]
     for make in makers:
         with pytest.raises((FileWriteError, InvalidArgumentError), match="file"):

@@ -147,7 +147,7 @@ def test_an_error_is_one_line_and_code_two(tmp_path: Path) -> None:
 def test_a_broken_run_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text((folder / "recipe.yaml").read_text())
     (tmp_path / "model.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(InvalidArgumentError, match="cannot read"):
+    with pytest.raises(InvalidArgumentError, match=r"model\.safetensors is damaged"):
         read_run(tmp_path)
     (tmp_path / "recipe.yaml").write_text("model: some.module:factory\n")
     with pytest.raises(InvalidArgumentError, match="names code to import"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from obverse.errors import InvalidArgumentError, NonFiniteError, StateError
+from obverse._core.files import locked
+from obverse.errors import DamagedFileError, InvalidArgumentError, NonFiniteError, StateError
 from obverse.imbalance import TrainingPlan, train_two_stage
 
 PLAN = TrainingPlan(epochs=6, batch_size=32, learning_rate=0.1, deferred=4)
@@ -158,3 +160,56 @@ def test_bad_input_is_refused_before_anything_is_trained(tmp_path: Path) -> None
             TrainingPlan(**options)
     with pytest.raises(NonFiniteError, match="epoch 0"):
         run(plan=TrainingPlan(epochs=1, learning_rate=1e30))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "two-stage.json", "noise/study.json", "noise/fold-1.npz"])
+def test_every_flipped_bit_and_every_cut_is_refused(tmp_path: Path, name: str) -> None:
+    plan = TrainingPlan(epochs=1, batch_size=64)
+    whole = run(tmp_path / "study", plan=plan, folds=2)
+    path = tmp_path / "study" / name
+    content = path.read_bytes()
+    damages = [content[:length] for length in (0, len(content) // 2, len(content) - 1)]
+    for place in range(3, len(content), max(1, len(content) // 6)):
+        damages.append(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    for damaged in damages:
+        path.write_bytes(damaged)
+        with pytest.raises(DamagedFileError, match=rf"^{path} is damaged: .*; delete") as caught:
+            run(tmp_path / "study", plan=plan, folds=2)
+        assert "\n" not in str(caught.value)
+    path.write_bytes(content)
+    assert run(tmp_path / "study", plan=plan, folds=2).to_dict() == whole.to_dict()
+
+
+def test_files_of_another_study_are_not_taken_for_those_of_this_one(tmp_path: Path) -> None:
+    plan = TrainingPlan(epochs=1, batch_size=64)
+    run(tmp_path / "study", plan=plan, folds=2)
+    run(tmp_path / "other", plan=plan, folds=2, strength=0.5)
+    for name, message in (
+        ("noise/fold-0.npz", None),  # the folds do not depend on the strength
+        ("model.safetensors", "model.safetensors is of another study; delete it"),
+    ):
+        shutil.copy(tmp_path / "other" / name, tmp_path / "study" / name)
+        if message is None:
+            run(tmp_path / "study", plan=plan, folds=2)
+        else:
+            with pytest.raises(StateError, match=message):
+                run(tmp_path / "study", plan=plan, folds=2)
+
+
+def test_a_study_has_one_writer_at_a_time(tmp_path: Path) -> None:
+    with locked(tmp_path / "study"), pytest.raises(InvalidArgumentError, match="another process is writing to"):
+        run(tmp_path / "study", plan=TrainingPlan(epochs=1))
+
+
+def test_tied_weights_are_read_back_tied(tmp_path: Path) -> None:
+    def tied() -> nn.Module:
+        model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.SiLU(), nn.Linear(2, 2), nn.Linear(2, 3))
+        model[3].weight = model[0].weight
+        return model
+
+    inputs, labels = task()
+    given: dict[str, Any] = {"strength": 0.02, "plan": TrainingPlan(epochs=1), "folds": 2, "folder": tmp_path / "study"}
+    first = train_two_stage(tied, inputs, labels, **given).model
+    again = train_two_stage(tied, inputs, labels, **given).model
+    assert again[3].weight is again[0].weight  # type: ignore[index]
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in first.state_dict().items())

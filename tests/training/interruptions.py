@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from obverse._core.files import read_json
 from obverse.training import StopRequest, Trainer
-from obverse.training._checkpoint import read_json
 
 
 def numbers(folder):
@@ -19,7 +19,7 @@ def numbers(folder):
             return {k: timeless(v) for k, v in value.items() if k not in ("seconds", "command")}
         return [timeless(item) for item in value] if isinstance(value, list) else value
 
-    return timeless(read_json(Path(folder) / "metrics.json"))
+    return timeless(read_json(Path(folder) / "metrics.json", sealed=True))
 
 
 def same_result(first, second):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -19,11 +18,11 @@ from typer.testing import CliRunner
 
 import obverse
 from obverse import cli
+from obverse._core.files import read_json
 from obverse.errors import InvalidArgumentError, NonFiniteError, UnknownNameError
 from obverse.training import InterruptedRunError, Recipe, Trainer, compare, comparison_table
 from obverse.training import _compare as module
 from obverse.training._cells import Cell
-from obverse.training._checkpoint import read_json
 from obverse.training._comparison import summarize
 from obverse.training._methods import parse_method, parse_methods
 from obverse.training._storage import hide_password, without_password
@@ -79,7 +78,7 @@ def test_the_journey_on_digits(tmp_path):
     assert result.exit_code == 0, (result.output, result.exception)
     for text in ("[4/4]", "proximal", "small", "90%", "±", "compare.html"):
         assert text in result.output
-    record = read_json(out / "compare.json")
+    record = read_json(out / "compare.json", sealed=True)
     assert {
         "obverse",
         "command",
@@ -207,7 +206,7 @@ def test_refusals_write_nothing(shared, tmp_path, monkeypatch, capsys, changes):
 def test_a_folder_of_something_else_is_left_alone(shared, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
-    with pytest.raises(InvalidArgumentError, match="holds no comparison"):
+    with pytest.raises(InvalidArgumentError, match=r"not empty; choose another with --out$"):
         compare(Recipe.from_mapping(shared()), **GRID)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes.txt"]
 
@@ -493,4 +492,4 @@ def test_the_study_can_be_read_with_optuna(shared, tmp_path):
     assert [t.values[0] for t in done] == [c["validation_error"] for c in record["cells"]]
     assert done[0].params == {"sparsity": 0.8, "seed": 0}
     assert record["storage"] == url
-    assert json.loads((tmp_path / "out" / "compare.json").read_text()) == record
+    assert read_json(tmp_path / "out" / "compare.json", sealed=True) == record

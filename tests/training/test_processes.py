@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 import obverse
+from obverse._core.files import read_json
 from obverse.training import Recipe, run_recipe
-from obverse.training._checkpoint import read_json
 
 SOURCE = str(Path(obverse.__file__).parents[1])
 

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from obverse import cli
+from obverse._core.files import read_json
 from obverse.errors import InvalidArgumentError
 from obverse.training import RobustChoices, train_robust
-from obverse.training._checkpoint import read_json
 from obverse.training._sources import read_source
 
 

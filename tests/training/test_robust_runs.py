@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from obverse import cli
+from obverse._core.files import read_json
 from obverse.errors import InvalidArgumentError, StateError
 from obverse.training import RobustChoices, train_robust
-from obverse.training._checkpoint import read_json
 
 Fields = Callable[..., dict[str, Any]]
 

@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from obverse import cli, load
-from obverse.errors import InvalidArgumentError, ObverseError
+from obverse.errors import DamagedFileError, InvalidArgumentError, ObverseError
 from obverse.training import Recipe, bench_run, export_run, read_run, run_recipe
+from obverse.training._shipping import _show
 
 
 @pytest.fixture
@@ -113,3 +114,18 @@ def test_bad_input_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match="cannot be read"):
         export_run(folder, "torch")
     export_run(folder, "torch", trained=True)
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "certificate.json"])
+def test_a_page_is_not_made_of_damaged_records(folder: Path, name: str) -> None:
+    answer("compact", str(folder))
+    path, page = folder / name, folder / "report.html"
+    whole, before = path.read_bytes(), page.read_bytes()
+    place = whole.rindex(b"1")
+    path.write_bytes(whole[:place] + b"3" + whole[place + 1 :])
+    with pytest.raises(DamagedFileError, match=rf"{name} is damaged: .*; delete it and obverse \w+ .*makes it again"):
+        _show(folder)
+    assert page.read_bytes() == before
+    path.write_bytes(whole)
+    _show(folder)
+    assert page.read_bytes() == before

@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 
 import obverse
 from obverse import cli
+from obverse._core.files import LOCK, read_json
 from obverse.errors import InvalidArgumentError, NonFiniteError, ObverseError
-from obverse.training import Recipe, _study, build_model, results_table, run_recipe
+from obverse.training import Recipe, build_model, results_table, run_recipe
 from obverse.training._record import plain_json, t_interval
 
 SOURCE = str(Path(obverse.__file__).parents[1])
@@ -26,6 +27,10 @@ SOURCE = str(Path(obverse.__file__).parents[1])
 
 def call(*options):
     return CliRunner().invoke(cli.app, ["sparsify", *options], catch_exceptions=True)
+
+
+def names_in(folder):
+    return {path.name for path in Path(folder).iterdir()} - {LOCK}
 
 
 def options(fields):
@@ -36,9 +41,8 @@ def test_output_folder(quick, tmp_path):
     result = call(*options(quick()))
     assert result.exit_code == 0, result.output
     out = tmp_path / "out"
-    names = {path.name for path in out.iterdir()}
-    assert names == {"checkpoint", "metrics.json", "model.safetensors", "recipe.yaml", "report.html"}
-    metrics = json.loads((out / "metrics.json").read_text())
+    assert names_in(out) == {"checkpoint", "metrics.json", "model.safetensors", "recipe.yaml", "report.html"}
+    metrics = read_json(out / "metrics.json", sealed=True)
     assert set(metrics) == {"obverse", "command", "recipe", "versions", "data", "model", "penalty", "runs", "summary"}
     assert metrics["data"]["classes"] == ["0", "1", "2"]
     assert metrics["data"]["train"] + metrics["data"]["validation"] + metrics["data"]["test"] == 150
@@ -157,12 +161,13 @@ def test_what_the_disk_refuses_is_one_line(quick, tmp_path, monkeypatch, capsys)
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_study, "write_json", full)
+    monkeypatch.setattr("obverse.report.write_report", full)
     monkeypatch.setattr(sys, "argv", ["obverse", "sparsify", *options(quick(epochs=1))])
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 2
-    assert capsys.readouterr().err.strip() == "obverse: [Errno 28] No space left on device"
+    report = tmp_path / "out" / "report.html"
+    assert capsys.readouterr().err.strip() == f"obverse: cannot write {report}: No space left on device"
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 
@@ -173,14 +178,14 @@ def test_a_report_that_fails_leaves_no_metrics(quick, tmp_path, monkeypatch):
     monkeypatch.setattr("obverse.report.write_report", fail)
     with pytest.raises(RuntimeError, match="no fonts"):
         run_recipe(Recipe.from_mapping(quick(epochs=1)))
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"checkpoint", "model.safetensors", "recipe.yaml"}
+    assert names_in(tmp_path / "out") == {"checkpoint", "model.safetensors", "recipe.yaml"}
 
 
 def test_a_run_that_diverged_at_once_may_be_tried_again(quick, tmp_path):
     recipe = Recipe.from_mapping(quick(optimizer="sgd", learning_rate=1e30, schedule="constant"))
     with pytest.raises(NonFiniteError):
         run_recipe(recipe)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["recipe.yaml"]
+    assert names_in(tmp_path / "out") == {"recipe.yaml"}
     with pytest.raises(NonFiniteError):
         run_recipe(recipe)
     assert run_recipe(recipe.but(learning_rate=0.01, epochs=1))["runs"]

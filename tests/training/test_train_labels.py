@@ -17,6 +17,7 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 from obverse import cli
+from obverse._core.files import read_json
 from obverse.errors import InvalidArgumentError, UnknownNameError
 from obverse.labels import label_criteria
 from obverse.training import (
@@ -29,7 +30,6 @@ from obverse.training import (
     results_table,
     run_recipe,
 )
-from obverse.training._checkpoint import read_json
 from obverse.training._words import TOKENS, encode_words
 
 Fields = Callable[..., dict[str, Any]]

@@ -24,6 +24,7 @@ __all__ = [
     "LOCK",
     "check_output_folder",
     "check_seal",
+    "digest_of",
     "is_temporary",
     "locked",
     "read_json",
@@ -42,6 +43,7 @@ LOCK = ".lock"
 _TEMPORARY = re.compile(r"\..+\.tmp(\.[^.]+)?")
 _CHUNK = 1 << 22
 _COMMENT = b"sha256:"
+_YAML = (".yaml", ".yml")
 # The digest inside a JSON text, also where that text is a string inside other JSON (the metadata of safetensors).
 _FIELD = re.compile(rb'\\?"sha256\\?":\s?\\?"([0-9a-f]{64})\\?"')
 _ZEROS = "0" * 64
@@ -134,7 +136,7 @@ def write_sealed(path: str | os.PathLike[str], content: Mapping[str, Any] | Call
     Parameters
     ----------
     path : path-like
-        ``.json`` for a mapping; ``.safetensors``, ``.pt`` or ``.npz`` for a callable that fills the file.
+        ``.json`` for a mapping; ``.safetensors``, ``.pt``, ``.npz`` or ``.yaml`` for a callable that fills the file.
     content : mapping or callable
         A writer of safetensors must put the field ``"sha256"`` with 64 zeros into the metadata (see `unsealed`).
 
@@ -160,35 +162,54 @@ def unsealed() -> dict[str, str]:
     return {"sha256": _ZEROS}
 
 
-def check_seal(path: str | os.PathLike[str]) -> Path:
+def check_seal(path: str | os.PathLike[str], *, advice: str = "", required: bool = True) -> Path:
     """Raise unless a file is what `write_sealed` wrote, to the last bit.
+
+    Parameters
+    ----------
+    path : path-like
+    advice : str
+        What the user can do, for the message.
+    required : bool
+        Whether a file without a digest is refused, too. A file that people write themselves need not have one.
 
     Raises
     ------
     DamagedFileError
         The file is missing, cut short or changed, or has no seal.
     """
+    try:
+        digest_of(path, advice=advice)
+    except DamagedFileError as error:
+        if required or not isinstance(error.__cause__, _UnsealedError):
+            raise
+    return Path(path)
+
+
+def digest_of(path: str | os.PathLike[str], *, advice: str = "") -> str:
+    """The digest that a sealed file carries, for a file that pins another; raises as `check_seal`."""
     target = Path(path)
+    end = f"; {advice}" if advice else ""
     try:
         stored, found = _stored_and_found(target)
     except (OSError, ValueError) as error:
-        raise DamagedFileError(f"{target} is damaged: {getattr(error, 'strerror', None) or error}") from error
+        raise DamagedFileError(f"{target} is damaged: {getattr(error, 'strerror', None) or error}{end}") from error
     if stored != found:
-        raise DamagedFileError(f"{target} is damaged: its content does not match its digest")
-    return target
+        raise DamagedFileError(f"{target} is damaged: its content does not match its digest{end}")
+    return found
 
 
-def read_json(path: str | os.PathLike[str], *, sealed: bool = False) -> Any:
+def read_json(path: str | os.PathLike[str], *, sealed: bool = False, advice: str = "") -> Any:
     """Read JSON; with ``sealed``, check the digest and leave it out of the result.
 
     Raises
     ------
     InvalidArgumentError
-        The file cannot be read (`DamagedFileError` where its digest does not match).
+        The file cannot be read (`DamagedFileError`, with ``advice``, where its digest does not match).
     """
     target = Path(path)
     if sealed:
-        check_seal(target)
+        check_seal(target, advice=advice)
     try:
         content = json.loads(target.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -198,7 +219,19 @@ def read_json(path: str | os.PathLike[str], *, sealed: bool = False) -> Any:
     return content
 
 
+class _UnsealedError(ValueError):
+    """A file is whole, as far as one can see, but carries no digest."""
+
+
 def _seal(path: Path) -> None:
+    if path.suffix in _YAML:
+        with open(path, "r+b") as file:
+            file.seek(0, os.SEEK_END)
+            file.write(b"# ")
+            file.seek(0)
+            digest = _digest_of(file)
+            file.write(_COMMENT + digest.encode())
+        return
     if zipfile.is_zipfile(path):
         with open(path, "r+b") as file:
             # The last field of a zip archive without a comment is the length of the comment.
@@ -228,11 +261,11 @@ def _stored_and_found(path: Path) -> tuple[str, str]:
         if path.suffix not in (".json", ".safetensors"):
             size = file.seek(0, os.SEEK_END)
             if size < length:
-                raise ValueError("it is cut short")
+                raise (_UnsealedError("it has no digest") if path.suffix in _YAML else ValueError("it is cut short"))
             file.seek(size - length)
             comment = file.read()
             if not comment.startswith(_COMMENT):
-                raise ValueError("it has no digest")
+                raise _UnsealedError("it has no digest")
             file.seek(0)
             return comment[len(_COMMENT) :].decode("ascii", "replace"), _digest_of(file, stop=size - length)
         head, place = _head(file)
@@ -257,7 +290,7 @@ def _head(file: Any) -> tuple[bytes, int]:
             raise ValueError("it is cut short")
     match = _FIELD.search(text)
     if match is None:
-        raise ValueError("it has no digest")
+        raise _UnsealedError("it has no digest")
     return text, match.start(1)
 
 
@@ -291,9 +324,9 @@ def check_output_folder(
     """
     if resume and overwrite:
         raise InvalidArgumentError("--resume keeps what the folder holds and --overwrite replaces it: give one of them")
-    if folder.exists() and not folder.is_dir():
-        raise InvalidArgumentError(f"output folder {folder} is a file")
     try:
+        if folder.exists() and not folder.is_dir():
+            raise InvalidArgumentError(f"output folder {folder} is a file")
         names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     except OSError as error:
         raise InvalidArgumentError(f"cannot use output folder {folder}: {error.strerror or error}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import zipfile
 from collections.abc import Callable
@@ -15,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import InvalidArgumentError, NonFiniteError, StateError
+from .._core.files import check_seal, locked, read_json, write_sealed
+from ..errors import DamagedFileError, InvalidArgumentError, NonFiniteError, StateError
 
 __all__ = ["FitPredict", "cross_predict", "fingerprint"]
 
 Rows = NDArray[np.int64]
 FitPredict = Callable[[Rows, Rows], Any]
 _STUDY = "study.json"
+_AGAIN = "delete it and the fold is run again"
 
 
 def fingerprint(*parts: Any) -> str:
@@ -55,24 +56,46 @@ def cross_predict(
     identity : str
         Of `fingerprint`: a folder with another one is refused.
     """
-    place = None if folder is None else _opened(Path(folder), identity)
-    parts: list[NDArray[np.float64]] = []
-    held = [np.flatnonzero(assigned == fold) for fold in range(int(assigned.max()) + 1)]
-    for fold, rows in enumerate(held):
-        path = None if place is None else place / f"fold-{fold}.npz"
-        kept = None if path is None or not path.exists() else _read(path, rows)
-        if kept is None:
-            kept = _checked(fit_predict(np.flatnonzero(assigned != fold), rows), len(rows), columns)
-            if path is not None:
-                _write(path, rows, kept)
-        else:
-            kept = _checked(kept, len(rows), columns)
-        parts.append(kept)
+    if folder is None:
+        parts = [_fold(fit_predict, assigned, fold, columns) for fold in range(int(assigned.max()) + 1)]
+        return _whole(parts, assigned)
+    place = Path(folder)
+    with locked(place):
+        _open(place, identity)
+        return _whole(
+            [
+                _kept(place / f"fold-{fold}.npz", fit_predict, assigned, fold, columns, identity)
+                for fold in range(int(assigned.max()) + 1)
+            ],
+            assigned,
+        )
+
+
+def _fold(fit_predict: FitPredict, assigned: Rows, fold: int, columns: int | None) -> NDArray[np.float64]:
+    """Predictions of the rows of a fold, in their order."""
+    rows = np.flatnonzero(assigned == fold)
+    return _checked(fit_predict(np.flatnonzero(assigned != fold), rows), len(rows), columns)
+
+
+def _kept(
+    path: Path, fit_predict: FitPredict, assigned: Rows, fold: int, columns: int | None, identity: str
+) -> NDArray[np.float64]:
+    """The same, read from its file, or written there."""
+    if path.exists():
+        rows = np.flatnonzero(assigned == fold)
+        return _checked(_read(path, rows, identity), len(rows), columns)
+    predictions = _fold(fit_predict, assigned, fold, columns)
+    _write(path, np.flatnonzero(assigned == fold), predictions, identity)
+    return predictions
+
+
+def _whole(parts: list[NDArray[np.float64]], assigned: Rows) -> NDArray[np.float64]:
+    """The predictions of all rows from those of the folds."""
     if len({part.ndim for part in parts}) > 1:
         raise InvalidArgumentError("the folds give predictions of different shapes")
     whole = np.empty((len(assigned), *parts[0].shape[1:]))
-    for rows, part in zip(held, parts, strict=True):
-        whole[rows] = part
+    for fold, part in enumerate(parts):
+        whole[assigned == fold] = part
     return whole
 
 
@@ -94,45 +117,32 @@ def _checked(given: Any, rows: int, columns: int | None) -> NDArray[np.float64]:
     return array
 
 
-def _opened(folder: Path, identity: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
+def _open(folder: Path, identity: str) -> None:
+    """Raise unless a folder is new, or of this study."""
     study = folder / _STUDY
     if not study.exists():
         if any(folder.glob("fold-*.npz")):
             raise StateError(f"{folder} holds folds without {_STUDY}, so whose they are is unknown; use another folder")
-        _replace(study, json.dumps({"identity": identity}).encode())
-    try:
-        known = json.loads(study.read_text())["identity"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise StateError(f"{study} is damaged; delete the folder to start again") from error
-    if known != identity:
+        write_sealed(study, {"identity": identity})
+    if read_json(study, sealed=True, advice="delete the folder to start again").get("identity") != identity:
         raise StateError(
             f"{folder} holds predictions for other labels, groups, folds or another seed or estimator; "
             "use another folder, or delete this one"
         )
-    return folder
 
 
-def _read(path: Path, rows: Rows) -> NDArray[np.float64]:
+def _read(path: Path, rows: Rows, identity: str) -> NDArray[np.float64]:
+    check_seal(path, advice=_AGAIN)
     try:
         # From memory: np.load leaves a damaged file open.
         with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-            found, predictions = stored["rows"], stored["predictions"]
+            found, predictions, owner = stored["rows"], stored["predictions"], str(stored["identity"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise StateError(f"{path} is damaged; delete it and the fold is run again") from error
-    if not np.array_equal(found, rows):
-        raise StateError(f"{path} holds predictions of other rows; delete it and the fold is run again")
+        raise DamagedFileError(f"{path} is damaged: {error}; {_AGAIN}") from error
+    if owner != identity or not np.array_equal(found, rows):
+        raise StateError(f"{path} holds predictions of other rows or another study; {_AGAIN}")
     return np.asarray(predictions)
 
 
-def _write(path: Path, rows: Rows, predictions: NDArray[np.float64]) -> None:
-    buffer = BytesIO()
-    np.savez(buffer, rows=rows, predictions=predictions)
-    _replace(path, buffer.getvalue())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """A file that is whole or not there, whenever the process ends."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+def _write(path: Path, rows: Rows, predictions: NDArray[np.float64], identity: str) -> None:
+    write_sealed(path, lambda file: np.savez(file, rows=rows, predictions=predictions, identity=np.array(identity)))

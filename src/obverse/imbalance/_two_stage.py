@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -12,10 +14,11 @@ from typing import Any, final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_model, save_model
+from safetensors import safe_open
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from .._core.files import check_seal, locked, read_json, unsealed, write_sealed
 from ..errors import InvalidArgumentError, StateError
 from ._cross_fit import fingerprint
 from ._group_report import GroupReport, group_report
@@ -28,6 +31,7 @@ from ._training_plan import Build, TrainingPlan, probabilities, trained
 __all__ = ["TwoStageResult", "train_two_stage"]
 
 _MODEL, _RECORD, _NOISE = "model.safetensors", "two-stage.json", "noise"
+_AGAIN = "delete it and the second stage is run again"
 
 
 @final
@@ -129,7 +133,9 @@ def train_two_stage(
     NonFiniteError
         When the loss is not finite; folds that are done stay done.
     StateError
-        For a folder of another study, or with a damaged file.
+        For a folder of another study (`DamagedFileError` where a file of it is not what was written).
+    FileWriteError
+        The disk is full or refuses to write; folds that are done stay done.
 
     Notes
     -----
@@ -160,80 +166,81 @@ def train_two_stage(
         (exponents, normalize, measure, folds, seed),
         [(name, tuple(value.shape)) for name, value in model.state_dict().items()],
     )
-    place = None if folder is None else _opened(Path(folder), identity)
+    place = None if folder is None else Path(folder)
 
     def fit_predict(train: NDArray[np.int64], held_out: NDArray[np.int64]) -> NDArray[np.float64]:
         rows, others = torch.from_numpy(train), torch.from_numpy(held_out)
         fitted = trained(plan, plan.built(build, inputs, len(classes), seed), inputs[rows], codes[rows], seed)
         return probabilities(plan, fitted, inputs[others]).double().numpy()
 
-    noise = estimate_group_noise(
-        fit_predict,
-        labels,
-        groups,
-        measure=measure,
-        folds=folds,
-        folder=None if place is None else place / _NOISE,
-        seed=seed,
-    )
-    strengths = noise.strengths(exponents, normalize=normalize)
-    assert noise.predictions is not None
-    report = group_report(labels, noise.predictions, groups, classes=classes)
-    if place is None or not _loaded(model, place / _MODEL, identity):
-        regularizer = HeteroskedasticRegularizer(model, strengths, strength=strength, **options)
-        trained(plan, model, inputs, codes, seed, regularizer, noise.members, len(classes))
-    result = TwoStageResult(model.eval(), classes, noise, strengths, report)
-    if place is not None:
-        _saved(model, place / _MODEL, identity)
-        _written(place / _RECORD, {"identity": identity, **result.to_dict()})
-    return result
+    with nullcontext() if place is None else locked(place):
+        if place is not None:
+            _open(place, identity)
+        noise = estimate_group_noise(
+            fit_predict,
+            labels,
+            groups,
+            measure=measure,
+            folds=folds,
+            folder=None if place is None else place / _NOISE,
+            seed=seed,
+        )
+        strengths = noise.strengths(exponents, normalize=normalize)
+        assert noise.predictions is not None
+        report = group_report(labels, noise.predictions, groups, classes=classes)
+        if place is None or not _loaded(model, place / _MODEL, identity):
+            regularizer = HeteroskedasticRegularizer(model, strengths, strength=strength, **options)
+            trained(plan, model, inputs, codes, seed, regularizer, noise.members, len(classes))
+            if place is not None:
+                _save(model, place / _MODEL, identity)
+        result = TwoStageResult(model.eval(), classes, noise, strengths, report)
+        if place is not None:
+            write_sealed(place / _RECORD, {"identity": identity, **_plain(result.to_dict())})
+        return result
 
 
-def _opened(folder: Path, identity: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
+def _open(folder: Path, identity: str) -> None:
+    """Raise unless a folder is new, or of this study."""
     record = folder / _RECORD
     if not record.exists():
         if (folder / _MODEL).exists() or (folder / _NOISE).exists():
             raise StateError(
                 f"{folder} holds results without {_RECORD}, so whose they are is unknown; use another folder"
             )
-        _written(record, {"identity": identity})
-    try:
-        known = json.loads(record.read_text())["identity"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise StateError(f"{record} is damaged; delete the folder to start again") from error
-    if known != identity:
+        write_sealed(record, {"identity": identity})
+    if read_json(record, sealed=True, advice="delete the folder to start again").get("identity") != identity:
         raise StateError(f"{folder} belongs to other data or arguments; use another folder, or delete this one")
-    return folder
 
 
 def _loaded(model: nn.Module, path: Path, identity: str) -> bool:
     """Whether the finished model was there to be read."""
     if not path.exists():
         return False
-    try:
-        with safe_open(path, framework="pt") as stored:
-            if (stored.metadata() or {}).get("identity") != identity:
-                raise StateError(f"{path} is of another study; delete it and the second stage is run again")
-        load_model(model, path)
-    except (SafetensorError, RuntimeError, OSError) as error:
-        if isinstance(error, StateError):
-            raise
-        raise StateError(f"{path} is damaged; delete it and the second stage is run again") from error
+    check_seal(path, advice=_AGAIN)
+    with safe_open(path, framework="pt") as stored:
+        about = json.loads((stored.metadata() or {}).get("obverse", "{}"))
+    if about.get("identity") != identity:
+        raise StateError(f"{path} is of another study; {_AGAIN}")
+    model.load_state_dict(load_file(path))
     return True
 
 
-def _saved(model: nn.Module, path: Path, identity: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    save_model(model, str(partial), metadata={"identity": identity})
-    os.replace(partial, path)
-
-
-def _written(path: Path, content: dict[str, Any]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(content, indent=1, default=_plain) + "\n")
-    os.replace(partial, path)
+def _save(model: nn.Module, path: Path, identity: str) -> None:
+    # Copies, for the format has no way to say that two keys share their memory. One entry of metadata: the order of
+    # several is left to chance, and the same model gives the same bytes.
+    weights = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+    about = json.dumps({"identity": identity, **unsealed()})
+    write_sealed(path, lambda file: file.write_bytes(save(weights, {"obverse": about})))
 
 
 def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else str(value)
+    """The same content in types JSON knows; what is not finite is null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -1,58 +1,74 @@
-"""Files that are either whole or absent, and the checkpoint a run resumes from."""
+"""Writes and reads the checkpoint that a run resumes from."""
 
 from __future__ import annotations
 
-import json
-import os
 import pickle
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
+from torch import Tensor
 
-from ..errors import InvalidArgumentError
+from .._core.files import check_seal, write_sealed
+from ..errors import DamagedFileError
 
-__all__ = ["read_checkpoint", "read_json", "write_atomically", "write_checkpoint", "write_json"]
+__all__ = ["read_checkpoint", "write_checkpoint"]
 
+_ADVICE = "delete it and --resume runs this seed from its start"
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file, then put it in place: readers see the old file or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically; NaN and infinity are refused: not every reader knows them."""
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON.
-
-    Raises
-    ------
-    InvalidArgumentError
-        When the file cannot be read.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidArgumentError(f"cannot read {path}: {error}") from error
+# What `Trainer.save` writes, and the type of each entry.
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "recipe": dict,
+    "model": dict,
+    "optimizer": dict,
+    "scaler": dict,
+    "sparsifier": dict,
+    "labels": dict,
+    "random": list,
+    "position": dict,
+    "sums": Tensor,
+    "history": list,
+    "seconds": (int, float),
+}
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint atomically."""
-    write_atomically(path, lambda file: torch.save(state, file))
+    """Write a checkpoint atomically, sealed.
+
+    Raises
+    ------
+    FileWriteError
+        The disk refuses it; the checkpoint before stays as it was.
+    """
+    write_sealed(path, lambda file: _save(state, file))
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    with open(path, "wb") as file:
+        watched = _Watched(file)
+        try:
+            torch.save(state, watched)  # type: ignore[arg-type]
+        except RuntimeError as error:
+            # Torch says that its archive has the wrong length where the disk is full.
+            raise (watched.error or error) from error
+
+
+class _Watched:
+    """A file that remembers what the disk refused."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, content: bytes) -> int:
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -60,17 +76,36 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises
     ------
-    InvalidArgumentError
-        When the file is broken or holds anything else.
+    DamagedFileError
+        The file is not what `write_checkpoint` wrote, or holds something else than the state of a run.
     """
-    # What is not a zip archive is of torch's old format or broken; we never wrote it.
-    if not zipfile.is_zipfile(path):
-        raise InvalidArgumentError(f"cannot read checkpoint {path}: it is broken, or not a checkpoint")
+    check_seal(path, advice=_ADVICE)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         line = next(iter(str(error).splitlines()), "")
-        raise InvalidArgumentError(f"cannot read checkpoint {path}: {line}") from error
+        raise DamagedFileError(f"cannot read checkpoint {path}: {line}; {_ADVICE}") from error
     if not isinstance(state, dict):
-        raise InvalidArgumentError(f"{path} is not a checkpoint of a run")
+        raise DamagedFileError(f"{path} is not a checkpoint of a run; {_ADVICE}")
+    for name, kind in _TYPES.items():
+        if name not in state:
+            raise DamagedFileError(f"checkpoint {path} is incomplete: {name!r} is missing; {_ADVICE}")
+        if not isinstance(state[name], kind):
+            given = type(state[name]).__name__
+            raise DamagedFileError(f"checkpoint {path} is damaged: {name!r} is of the type {given}; {_ADVICE}")
+    _check_position(path, state)
     return state
+
+
+def _check_position(path: Path, state: dict[str, Any]) -> None:
+    """Raise unless the place in the run is three counts, and the history has an entry for each finished epoch."""
+    position, history = state["position"], state["history"]
+    for name in ("epoch", "index", "step"):
+        if type(position.get(name)) is not int or position[name] < 0:
+            raise DamagedFileError(
+                f"checkpoint {path} is damaged: its {name} is {position.get(name)!r}, not a count; {_ADVICE}"
+            )
+    if len(history) != position["epoch"] or not all(isinstance(entry, dict) for entry in history):
+        raise DamagedFileError(
+            f"checkpoint {path} is damaged: its history does not fit {position['epoch']} finished epochs; {_ADVICE}"
+        )

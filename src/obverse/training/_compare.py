@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from ..errors import InvalidArgumentError
+from .._core.files import check_output_folder, read_json, write_atomically, write_sealed
+from .._core.text import one_line
+from ..errors import DamagedFileError, InvalidArgumentError, ObverseError
 from ._cells import Cell, grid
-from ._checkpoint import read_json, write_atomically, write_json
 from ._compare_progress import CompareDisplay
 from ._comparison import cell_result, comparison_record
 from ._interrupt import InterruptedRunError, StopRequest
-from ._locks import Locks
+from ._locks import FOLDER, Locks
 from ._machine import accelerator_of, decided, torch_settings
 from ._methods import SMALL, Method, parse_methods
 from ._models import is_factory
-from ._one_line import one_line
 from ._recipe import Recipe, parse_budget
 from ._record import plain_json
 from ._shared_study import Claim, SharedStudy
 from ._sources import source_name
 from ._split import Data
-from ._storage import JOURNAL, create_study, find_study, open_storage, quiet_optuna, without_password
+from ._storage import (
+    JOURNAL,
+    create_study,
+    find_study,
+    open_storage,
+    quiet_optuna,
+    storage_errors,
+    without_password,
+)
 from ._study import read_data, run_seeds
 from ._trainer import Trainer
 from ._width import count_weights, matching_width
@@ -44,6 +51,8 @@ BUDGETS = (0.8, 0.95, 0.98)
 _OF_A_CELL = ("penalty", "face", "budget", "strength", "seeds", "tracker")
 _OPEN = ("epochs", "threads")
 _POLL_SECONDS = 0.5
+
+_RECORD = "compare.json"
 
 
 def compare(
@@ -91,6 +100,10 @@ def compare(
     InvalidArgumentError
         For bad data, methods, budgets or a bad recipe; for settings that differ from those of the study, naming the
         field; for a folder or storage that cannot be used. Nothing was run then.
+    DamagedFileError
+        A file of the study, or of a run that it goes on from, is not what was written. What is done stays.
+    FileWriteError
+        The disk or the database refuses to write. What is done stays, and the same call goes on from it.
     InterruptedRunError
         After Ctrl-C; the same call goes on where this one stopped.
     """
@@ -98,21 +111,24 @@ def compare(
     wanted = None if budgets is None else _parse_budgets(budgets)
     folder = compare_folder(recipe)
     place = str(folder / JOURNAL) if storage is None else storage
-    _check_folder(folder)
+    if not _holds_comparison(folder):
+        check_output_folder(folder)
     if accelerator_of(recipe).num_processes > 1:
         raise InvalidArgumentError(
             "a comparison is not run under a launcher of several processes: start the same command several times"
         )
-    with quiet_optuna():
+    with quiet_optuna(), storage_errors(place):
         work = _Work(recipe, folder, place, command)
         cells = work.cells(chosen, wanted)
         work.prepare(cells)
         work.open(cells)
         try:
             work.run(CompareDisplay(console))
-        finally:
-            result = work.write()
-        return result
+        except BaseException:
+            with suppress(ObverseError, OSError):  # what ended the run says more
+                work.write()
+            raise
+        return work.write()
 
 
 def compare_folder(recipe: Recipe) -> Path:
@@ -137,6 +153,7 @@ class _Work:
             study = find_study(self._backend, self._study_name)
             self.shared = None if study is None else SharedStudy(study, self.locks)
         self.about = {} if self.shared is None else self.shared.about
+        self.written = self._written()
         self.recipe = self._joined(recipe)
 
     @property
@@ -145,8 +162,10 @@ class _Work:
 
     # ------------------------------------------------------------------ what to run
     def cells(self, methods: list[Method] | None, budgets: list[float] | None) -> list[Cell]:
-        """The cells asked for; what is not named is taken from the study."""
-        known = [] if self.shared is None else list(self.shared.records())
+        """The cells asked for, what is not named as the study has it, after those that the study has lost."""
+        stored = [] if self.shared is None else list(self.shared.records())
+        known = list(dict.fromkeys([*self._written_cells(), *stored]))
+        lost = [cell for cell in known if cell not in stored]
         if methods is None:
             methods = parse_methods(list(dict.fromkeys(cell.method for cell in known)) or METHODS)
         if budgets is None:
@@ -155,11 +174,12 @@ class _Work:
         if "seeds" not in self.recipe.model_fields_set and known:
             seeds = 1 + max(cell.seed for cell in known) - self.recipe.seed
         self.recipe = self.recipe.model_copy(update={"seeds": seeds})
-        return grid(methods, budgets, range(self.recipe.seed, self.recipe.seed + seeds))
+        asked = grid(methods, budgets, range(self.recipe.seed, self.recipe.seed + seeds))
+        return list(dict.fromkeys([*lost, *asked]))
 
     def _joined(self, recipe: Recipe) -> Recipe:
         """The recipe with what it leaves open as the study has it; raises where the two differ."""
-        stored = self.about.get("recipe") or self._written()
+        stored = self.about.get("recipe") or self.written.get("recipe")
         if stored is None:
             return recipe
         if is_factory(str(stored.get("model"))) and "model" not in recipe.model_fields_set:
@@ -182,12 +202,19 @@ class _Work:
         joined.model_fields_set.update(recipe.model_fields_set)
         return joined
 
-    def _written(self) -> dict[str, Any] | None:
-        """The settings of what the folder holds, whose storage may be another one."""
-        path = self.folder / "compare.json"
-        found = read_json(path) if path.is_file() else {}
-        stored = found.get("recipe") if isinstance(found, dict) else None
-        return stored if isinstance(stored, dict) else None
+    def _written(self) -> dict[str, Any]:
+        """What the folder's record says; it outlives a journal that was cut short, and knows of other storages."""
+        path = self.folder / _RECORD
+        if not path.is_file():
+            return {}
+        found = read_json(path, sealed=True, advice="delete it and it is written again from the study")
+        return found if isinstance(found, dict) else {}
+
+    def _written_cells(self) -> list[Cell]:
+        """The cells of the record, in the order of the study, if it is that of this storage."""
+        if self.written.get("storage") != without_password(self.storage):
+            return []
+        return [Cell(cell["method"], cell["budget"], cell["seed"]) for cell in self.written.get("cells", [])]
 
     # ------------------------------------------------------------------ before anything is written
     def prepare(self, cells: Sequence[Cell]) -> None:
@@ -216,7 +243,7 @@ class _Work:
             given = self.recipe.model_fields_set
             self.recipe = decided(self.recipe, data, 1)
             self.recipe.model_fields_set.intersection_update(given)
-            known = self.about.get("data")
+            known = self.about.get("data") or self.written.get("data")
             if known is not None and known != plain_json(data.describe()):
                 raise InvalidArgumentError(
                     f"the data {self.recipe.data} are not those of the study of {self.folder}: they changed since"
@@ -288,12 +315,23 @@ class _Work:
             recipe = self._recipe(cell, data)
             seeds = range(cell.seed, cell.seed + 1)
             metrics = run_seeds(
-                recipe, seeds, nullcontext(display), nullcontext(claim), resume=True, command=self.command, data=data
+                recipe,
+                seeds,
+                nullcontext(display),
+                nullcontext(claim),
+                resume=True,
+                command=self.command,
+                data=data,
+                is_held=True,
             )
         except KeyboardInterrupt:  # InterruptedRunError too
             if claim.lost:
                 return
             claim.put_back()
+            raise
+        except (OSError, DamagedFileError):  # the other cells use the same disk
+            with suppress(ObverseError, OSError):
+                claim.put_back()
             raise
         except Exception as error:  # one cell that fails must not take the others with it
             claim.failed(one_line(error))
@@ -320,7 +358,7 @@ class _Work:
                 comparison_record(self.about, records.values(), folders, self.command, where)
             )
             write_atomically(self.folder / "compare.html", lambda file: write_comparison(record, file))
-            write_json(self.folder / "compare.json", record)
+            write_sealed(self.folder / _RECORD, record)
         return record
 
     @property
@@ -342,14 +380,7 @@ def _parse_budgets(given: str | Iterable[float | str]) -> list[float]:
     return budgets
 
 
-def _check_folder(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise InvalidArgumentError(f"output folder {folder} is a file")
-    try:
-        names = set(os.listdir(folder)) if folder.is_dir() else set()
-    except OSError as error:
-        raise InvalidArgumentError(f"cannot use output folder {folder}: {error.strerror or error}") from error
-    if names and not names & {JOURNAL, "compare.json", "locks"}:
-        raise InvalidArgumentError(
-            f"output folder {folder} is not empty and holds no comparison; choose another with --out"
-        )
+def _holds_comparison(folder: Path) -> bool:
+    with suppress(OSError):
+        return any((folder / name).exists() for name in (JOURNAL, _RECORD, FOLDER))
+    return False

@@ -1,4 +1,4 @@
-"""Locks of a folder between the processes of a machine; the system ends those of a process that dies."""
+"""Locks of the cells of a comparison between processes of one machine; the system ends those of a process that dies."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..errors import InvalidArgumentError
+from .._core.files import remove_temporaries
+from ..errors import FileWriteError, InvalidArgumentError
 
-__all__ = ["Lock", "Locks"]
+__all__ = ["FOLDER", "Lock", "Locks"]
+
+FOLDER = "locks"
+"""Name of the subfolder with the locks."""
 
 _PATIENCE_SECONDS = 120.0
 
@@ -24,11 +28,13 @@ class Lock:
 
     def take(self, timeout: float = 0.0) -> bool:
         """Whether it could be had within ``timeout`` seconds."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=timeout)
         except Timeout:
             return False
+        except OSError as error:
+            raise FileWriteError(f"cannot write {self.path}: {error.strerror or error}") from error
         return True
 
     def release(self) -> None:
@@ -42,7 +48,7 @@ class Locks:
     Parameters
     ----------
     folder : Path
-        They are files in its subfolder ``locks``.
+        They are files in its subfolder `FOLDER`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,7 +56,7 @@ class Locks:
 
     def get(self, name: str) -> Lock:
         """The lock of that name, not taken."""
-        return Lock(self._folder / "locks" / f"{name}.lock")
+        return Lock(self._folder / FOLDER / f"{name}.lock")
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -65,6 +71,7 @@ class Locks:
         if not lock.take(_PATIENCE_SECONDS):
             raise InvalidArgumentError(f"another process keeps the study in {self._folder} locked")
         try:
+            remove_temporaries(self._folder)
             yield
         finally:
             lock.release()

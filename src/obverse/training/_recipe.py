@@ -11,12 +11,28 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from .._core.files import check_seal
 from ..errors import InvalidArgumentError, UnknownNameError
 from ._faces import face_names, takes_penalty
 from ._models import MODELS, TEXT_MODELS, is_factory
 from ._sources import source_name
 
-__all__ = ["LabelChoice", "PenaltyChoice", "Recipe", "parse_budget", "parse_labels", "parse_penalty", "read_recipe"]
+__all__ = [
+    "RECIPE",
+    "LabelChoice",
+    "PenaltyChoice",
+    "Recipe",
+    "parse_budget",
+    "parse_labels",
+    "parse_penalty",
+    "read_recipe",
+    "stored_recipe",
+]
+
+RECIPE = "recipe.yaml"
+"""Name of the recipe in a run folder."""
+
+_ADVICE = "delete it and name the options of the run, or its recipe with --recipe"
 
 
 def parse_budget(given: object) -> float:
@@ -315,6 +331,18 @@ class Recipe(BaseModel):
         return Path("runs") / "-".join(parts)
 
 
+def stored_recipe(folder: Path) -> Path | None:
+    """The recipe that a run left in its folder, None where there is none.
+
+    Raises
+    ------
+    DamagedFileError
+        It is not what the run wrote.
+    """
+    path = folder / RECIPE
+    return check_seal(path, advice=_ADVICE) if path.is_file() else None
+
+
 def read_recipe(given: Mapping[str, Any], path: str | Path | None = None, resume: bool = False) -> Recipe:
     """A recipe from a file, if any, with some fields given anew.
 
@@ -334,7 +362,7 @@ def read_recipe(given: Mapping[str, Any], path: str | Path | None = None, resume
     """
     if path is None and resume:
         folder = Recipe.from_mapping(given).folder()
-        path = folder / "recipe.yaml" if (folder / "recipe.yaml").is_file() else None
+        path = stored_recipe(folder)
         given = {**given, "out": str(folder)}
     if path is None:
         return Recipe.from_mapping(given)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..errors import InvalidArgumentError, UnknownNameError
+from .._core.files import check_output_folder, locked, read_json, write_bytes, write_json, write_sealed
+from ..errors import InvalidArgumentError, StateError, UnknownNameError
 from ..imbalance import (
     GroupReport,
     PredictedGain,
@@ -24,18 +26,19 @@ from ..imbalance import (
     train_two_stage,
 )
 from ._batches import augment_images
-from ._checkpoint import write_json
 from ._machine import torch_settings
 from ._models import build_model
-from ._output_folder import check_folder
 from ._record import plain_json, versions
+from ._replaced import Replaced
 from ._samples import Samples
 from ._sources import read_source, source_name
 from ._split import Data, split_source
 
 __all__ = ["RobustChoices", "RobustResult", "robust_folder", "train_robust"]
 
-_STAGES, _RECORD, _PICTURE = "stages", "robust.json", "groups.png"
+_CHOICES, _STAGES, _RECORD, _PICTURE = "choices.json", "stages", "robust.json", "groups.png"
+_WRITTEN = (_CHOICES, _RECORD, _PICTURE, _STAGES)
+_WORTHLESS = frozenset({_CHOICES})
 _ROWS = 2048
 
 
@@ -134,7 +137,7 @@ def train_robust(
     resume : bool
         Go on after the last finished fold or stage.
     overwrite : bool
-        Replace an earlier run in the folder.
+        Replace an earlier run in the folder. It is deleted when the new one has finished, and put back if that fails.
     tell : callable
         Called with a line at every stage.
     command : str
@@ -143,17 +146,24 @@ def train_robust(
     Returns
     -------
     RobustResult
-        The folder then holds ``robust.json``, ``groups.png``, and the stages with the model.
+        The folder then holds ``robust.json``, ``groups.png``, the choices, and the stages with the model.
 
     Raises
     ------
     InvalidArgumentError
-        For bad data or choices, or a folder that is not empty; before anything is written.
+        For bad data or choices, for a folder that is not empty, that another process writes to, or that holds nothing
+        to resume; before anything is written.
     StateError
         For a folder of another run.
+    DamagedFileError
+        A file that is read back is not what was written.
+    FileWriteError
+        The disk is full or refuses to write; what was written before stays.
     """
     place = robust_folder(choices) if folder is None else Path(folder).expanduser()
-    check_folder(place, resume, overwrite)
+    check_output_folder(place, resume=resume, overwrite=overwrite, worthless=_WORTHLESS)
+    if resume and not (place / _CHOICES).is_file():
+        raise InvalidArgumentError(f"cannot resume {place}: it holds no run; leave out --resume to start one")
     kind, argument = _kind(choices.groups)
     source = read_source(choices.data, choices.target, argument if kind == "column" else None)
     data = split_source(source, choices.validation_fraction, choices.test_fraction, choices.seed)
@@ -167,29 +177,77 @@ def train_robust(
         if choices.threads is not None:
             torch.set_num_threads(choices.threads)
         _dry_run(build)
-        if overwrite:
-            _clear(place)
-        tell(f"{choices.folds} folds and a second stage of {choices.epochs} epochs on {len(data.train):,} rows")
-        stages = train_two_stage(
-            build,
-            data.normalize(data.train.inputs),
-            data.train.labels,
-            None if kind == "classes" else groups[0],
-            strength=choices.strength,
-            plan=plan,
-            penalty={"every": choices.every},
-            folds=choices.folds,
-            folder=place / _STAGES,
-            seed=choices.seed,
-        )
-        counts = dict(zip(*np.unique(groups[0], return_counts=True), strict=True))
-        reports = [
-            _report(stages.model, data, part, of_rows, {group: counts.get(group, 0) for group in np.unique(of_rows)})
-            for part, of_rows in ((data.validation, groups[1]), (data.test, groups[2]))
-        ]
-    result = RobustResult(stages, predicted_gain(stages.noise), *reports)
-    _write(place, choices, data, result, command)
+        plan_line = f"{choices.folds} folds and a second stage of {choices.epochs} epochs on {len(data.train):,} rows"
+        with locked(place):
+            replaced = Replaced(place, _WRITTEN)
+            replaced.recover()
+            # Another process may have written to the folder since.
+            check_output_folder(place, resume=resume, overwrite=overwrite, worthless=_WORTHLESS)
+            if resume:
+                _check_choices(place, choices, data)
+            try:
+                with replaced.kept(put_back=overwrite):
+                    if overwrite:
+                        if (place / _RECORD).is_file():
+                            replaced.drop()  # a run that was killed between its last file and this
+                        replaced.set_aside()
+                    write_sealed(place / _CHOICES, _identity(choices, data))
+                    tell(plan_line)
+                    result = _trained(choices, place, data, build, plan, groups)
+                    _write(place, choices, data, result, command)
+            except KeyboardInterrupt:
+                if replaced.exists():
+                    tell(replaced.note)
+                raise
     return result
+
+
+def _identity(choices: RobustChoices, data: Data) -> dict[str, Any]:
+    """What must agree between a run and the run that goes on from it."""
+    return {"choices": vars(choices), "data": plain_json(data.describe())}
+
+
+def _check_choices(place: Path, choices: RobustChoices, data: Data) -> None:
+    """Raise, naming the first choice that differs, unless the folder holds a run of these choices and data."""
+    stored = read_json(place / _CHOICES, sealed=True, advice="start anew with --overwrite")
+    for name, value in vars(choices).items():
+        before = stored["choices"].get(name)
+        if before != value:
+            raise StateError(
+                f"{place} belongs to other data or arguments: {name} was {before!r} and is {value!r} now; "
+                "resume with the same ones, or start anew with --overwrite"
+            )
+    if stored["data"] != _identity(choices, data)["data"]:
+        raise StateError(f"{place} belongs to other data or arguments: the data {choices.data} changed since")
+
+
+def _trained(
+    choices: RobustChoices,
+    place: Path,
+    data: Data,
+    build: Callable[[], nn.Module],
+    plan: TrainingPlan,
+    groups: list[NDArray[np.str_]],
+) -> RobustResult:
+    """Both stages, and what they come to on the validation and test rows."""
+    stages = train_two_stage(
+        build,
+        data.normalize(data.train.inputs),
+        data.train.labels,
+        None if choices.groups == "classes" else groups[0],
+        strength=choices.strength,
+        plan=plan,
+        penalty={"every": choices.every},
+        folds=choices.folds,
+        folder=place / _STAGES,
+        seed=choices.seed,
+    )
+    counts = dict(zip(*np.unique(groups[0], return_counts=True), strict=True))
+    reports = [
+        _report(stages.model, data, part, of_rows, {group: counts.get(group, 0) for group in np.unique(of_rows)})
+        for part, of_rows in ((data.validation, groups[1]), (data.test, groups[2]))
+    ]
+    return RobustResult(stages, predicted_gain(stages.noise), *reports)
 
 
 def _plan(choices: RobustChoices, data: Data) -> TrainingPlan:
@@ -260,18 +318,14 @@ def _report(
     return group_report(shown, logits.double().numpy(), groups, train_counts=counts, from_logits=True, classes=names)
 
 
-def _clear(place: Path) -> None:
-    shutil.rmtree(place / _STAGES, ignore_errors=True)
-    for name in (_RECORD, _PICTURE):
-        (place / name).unlink(missing_ok=True)
-
-
 def _write(place: Path, choices: RobustChoices, data: Data, result: RobustResult, command: str) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 0.4 * len(result.test.rows) + 2), layout="constrained")
     result.test.plot(figure.subplots())
-    figure.savefig(place / _PICTURE, dpi=120)
+    content = BytesIO()
+    figure.savefig(content, dpi=120, format="png")
+    write_bytes(place / _PICTURE, content.getvalue())
     record = {
         "command": command,
         "choices": vars(choices),

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._core.files import check_seal
 from ..errors import InvalidArgumentError, UnknownNameError
 from ._models import build_model
-from ._recipe import Recipe, read_recipe
+from ._recipe import RECIPE, Recipe, read_recipe
 from ._split import Data
 from ._study import read_data
 
@@ -69,16 +70,19 @@ def read_run(folder: str | Path, model: str | None = None) -> SavedRun:
     Raises
     ------
     InvalidArgumentError
-        The folder is none of a run, or the weights do not fit the model.
+        The folder is none of a run, or the weights do not fit the model (`DamagedFileError` where a file is not what
+        the run wrote; files without a digest are taken as they are).
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise InvalidArgumentError(f"no such run folder: {folder}")
     weights = folder / "model.safetensors"
-    for path in (folder / "recipe.yaml", weights):
+    for path in (folder / RECIPE, weights):
         if not path.is_file():
             raise InvalidArgumentError(f"{folder} is no finished run of obverse sparsify: it has no {path.name}")
-    recipe = read_recipe({} if model is None else {"model": model}, folder / "recipe.yaml")
+    path = check_seal(folder / RECIPE, required=False, advice="if you edited it, delete its last line")
+    check_seal(weights, required=False, advice="delete it and obverse sparsify --resume makes it again")
+    recipe = read_recipe({} if model is None else {"model": model}, path)
     data = read_data(recipe)
     built = build_model(recipe.model, data.input_shape, len(data.classes), recipe.width, data.tokens)
     _load(built, weights)

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._core.files import locked, read_json, write_atomically, write_sealed
 from ..compact import Certificate, Parity, accelerate, compact, export_onnx, export_program, load, save
 from ..errors import InvalidArgumentError, UnknownNameError
-from ._checkpoint import write_atomically
 from ._record import versions
 from ._saved_run import SavedRun, read_run
 
@@ -49,9 +49,10 @@ def compact_run(folder: str | Path, *, model: str | None = None) -> Certificate:
     """
     run = read_run(folder, model)
     small, certificate = compact(run.model, example_inputs(run, _EXAMPLES))
-    save(small, run.folder / COMPACT, certificate=certificate)
-    (run.folder / "certificate.json").write_text(certificate.to_json() + "\n", encoding="utf-8")
-    _show(run.folder)
+    with locked(run.folder):
+        save(small, run.folder / COMPACT, certificate=certificate)
+        write_sealed(run.folder / "certificate.json", json.loads(certificate.to_json()))
+        _show(run.folder)
     return certificate
 
 
@@ -112,8 +113,9 @@ def bench_run(
     finally:
         torch.set_num_threads(before)
     record = {"run": str(run.folder), "receipts": receipts, "versions": versions()}
-    (run.folder / "receipt.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    _show(run.folder)
+    with locked(run.folder):
+        write_sealed(run.folder / "receipt.json", record)
+        _show(run.folder)
     return {**record, "text": "\n\n".join(text)}
 
 
@@ -167,11 +169,11 @@ def _show(folder: Path) -> None:
     record = folder / "metrics.json"
     if not record.is_file():
         return  # a model by itself has no page
-    content = json.loads(record.read_text(encoding="utf-8"))
-    for name in ("certificate", "receipt"):
+    content = read_json(record, sealed=True, advice="delete it and obverse sparsify --resume makes it again")
+    for name, command in (("certificate", "compact"), ("receipt", "bench")):
         file = folder / f"{name}.json"
         if file.is_file():
-            content[name] = json.loads(file.read_text(encoding="utf-8"))
+            content[name] = read_json(file, sealed=True, advice=f"delete it and obverse {command} makes it again")
     write_atomically(folder / "report.html", lambda file: write_report(content, file))
 
 

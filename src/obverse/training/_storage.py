@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidArgumentError
-from ._one_line import one_line
+from .._core.text import one_line
+from ..errors import FileWriteError, InvalidArgumentError, ObverseError
+from ._journal import journal
 
 __all__ = [
     "JOURNAL",
@@ -19,6 +20,7 @@ __all__ = [
     "hide_password",
     "open_storage",
     "quiet_optuna",
+    "storage_errors",
     "without_password",
 ]
 
@@ -52,10 +54,10 @@ def open_storage(storage: str) -> Any:
     Raises
     ------
     InvalidArgumentError
-        When it cannot be opened, with one line that holds no password.
+        When it cannot be opened, with one line that holds no password (`DamagedFileError` where a journal file is
+        not what was written).
     """
     from optuna.storages import JournalStorage, RDBStorage
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
     try:
         if "://" in storage:
@@ -64,11 +66,28 @@ def open_storage(storage: str) -> Any:
             return _patiently(lambda: RDBStorage(storage, engine_kwargs={"pool_pre_ping": True, **waits}))
         path = os.path.abspath(os.path.expanduser(storage))
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        # A lock that is a file of its own: it works on network drives, and one left by a kill ends by itself.
-        return JournalStorage(JournalFileBackend(path, JournalFileOpenLock(path)))
+        return JournalStorage(journal(path))
+    except ObverseError:
+        raise
     except Exception as error:  # drivers of databases raise errors of their own, and Optuna those of the driver
         where = without_password(storage)
         raise InvalidArgumentError(f"cannot open the storage {where}: {one_line(error)}") from error
+
+
+@contextmanager
+def storage_errors(storage: str) -> Iterator[None]:
+    """What a database refuses while a comparison runs, as one line that holds no password."""
+    if "://" not in storage:
+        yield  # a journal speaks for itself
+        return
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
+        raise FileWriteError(f"cannot use the storage {without_password(storage)}: {one_line(cause)}") from error
 
 
 def _patiently(connect: Callable[[], Any]) -> Any:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +14,47 @@ import torch
 from rich.console import Console
 
 from .. import __version__
-from ..errors import InvalidArgumentError
-from ._checkpoint import read_checkpoint, read_json, write_atomically, write_json
+from .._core.files import (
+    check_output_folder,
+    check_seal,
+    digest_of,
+    locked,
+    read_json,
+    remove_temporaries,
+    unsealed,
+    write_atomically,
+    write_sealed,
+)
+from ..errors import DamagedFileError, FileWriteError, InvalidArgumentError
+from ._checkpoint import read_checkpoint
 from ._faces import own_penalty
 from ._interrupt import Asking, InterruptedRunError, StopRequest
 from ._machine import accelerator_of, decided, torch_settings
-from ._output_folder import check_folder
 from ._penalty import build_penalty, penalty_parameters
 from ._progress import Display, ProgressDisplay
-from ._recipe import Recipe
+from ._recipe import RECIPE, Recipe, stored_recipe
 from ._record import plain_json, run_record, summary, versions
+from ._replaced import Replaced
 from ._sources import read_source
 from ._split import Data, split_source
-from ._trackers import check_tracker, tracking
+from ._trackers import check_tracker, tracking, write_history
 from ._trainer import Trainer, identity, same_recipe
 
 __all__ = ["read_data", "run_recipe", "run_seeds"]
 
-_FILES = (
-    *("model.safetensors", "metrics.json", "recipe.yaml", "report.html", "history.csv"),
+_MODEL, _METRICS = "model.safetensors", "metrics.json"
+_NAMES = (
+    *(RECIPE, _MODEL, _METRICS, "report.html", "history.csv", "checkpoint", "tensorboard"),
     *("compact.safetensors", "certificate.json", "receipt.json"),  # made of the model
 )
-_FOLDERS = ("checkpoint", "tensorboard")
+_WRITTEN = (*_NAMES, *(f"seed-*/{name}" for name in _NAMES))
+"""What a study writes: what ``--overwrite`` replaces."""
+
+_WORTHLESS = frozenset({RECIPE})
+"""A run that ended before its first checkpoint leaves its recipe and nothing to lose."""
+
 _STATE, _RESULT = Path("checkpoint/state.pt"), Path("checkpoint/result.json")
+_AGAIN = "delete it and --resume ends the run again from its checkpoint"
 
 
 def run_recipe(
@@ -55,7 +73,8 @@ def run_recipe(
     resume : bool
         Go on from what the folder holds; what is missing is run from the start.
     overwrite : bool
-        Replace the files of an earlier run in the folder.
+        Replace the files of an earlier run in the folder. They are deleted when the new ones are there, and put back
+        if the new run fails.
     command : str
         The command line, for the record.
     console : rich.console.Console, optional
@@ -69,8 +88,13 @@ def run_recipe(
     Raises
     ------
     InvalidArgumentError
-        For bad data or a bad recipe, for what the folder holds of another study, or for a folder that cannot be
-        written to; all before anything is written.
+        For bad data or a bad recipe, for what the folder holds of another study, for a folder that cannot be
+        written to or that another process writes to, or for one that holds nothing to resume; all before anything is
+        written.
+    DamagedFileError
+        A file that is read back is not what was written.
+    FileWriteError
+        The disk is full or refuses to write; what was written before stays.
     InterruptedRunError
         After Ctrl-C; the folder holds a checkpoint.
     NonFiniteError
@@ -97,54 +121,82 @@ def run_seeds(
     overwrite: bool = False,
     command: str = "",
     data: Data | None = None,
+    is_held: bool = False,
 ) -> dict[str, Any]:
     """`run_recipe` for some of a recipe's seeds, with a display and a stop request of the caller's.
 
     Both are entered once nothing can refuse the run any more; ``nullcontext`` keeps what is entered already.
-    ``data`` is what `read_data` gives, where the caller has it already.
+    ``data`` is what `read_data` gives, where the caller has it already, and ``is_held`` says that the caller keeps
+    other processes out of the folder of a run that is resumed.
     """
     folder = recipe.folder()
-    with _disk(folder):
-        # A run that ended before its first checkpoint leaves its recipe and nothing to lose.
-        check_folder(folder, resume, overwrite, worthless={"recipe.yaml"})
+    check_output_folder(folder, resume=resume, overwrite=overwrite, worthless=_WORTHLESS)
+    if resume and not is_held:
+        _check_resumable(folder)
     accelerator = accelerator_of(recipe)
     if data is None:
         data = read_data(recipe)
-    with torch_settings():
+    with torch_settings(), ExitStack() as holding:
         recipe = decided(recipe, data, accelerator.num_processes)
         torch.set_num_threads(recipe.threads or 1)
         data = data.to(accelerator.device)
+        if resume and not is_held:
+            # Nobody may write what is read here.
+            holding.enter_context(_held(folder, accelerator, resume, overwrite))
         # Whatever the model, the penalty, the groups or an earlier run refuse comes up here, with the folder untouched.
         finished = _finished_runs(folder, seeds, recipe, data) if resume else {}
         left = [seed for seed in seeds if seed not in finished]
         first = _trainer(recipe, data, left[0], accelerator, _stored(folder, seeds, left[0], resume)) if left else None
         check_tracker(recipe.tracker)
+        if not resume:
+            holding.enter_context(_held(folder, accelerator, resume, overwrite))
         # No process may find the folder changed while it still looks.
         accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            with _disk(folder):
-                _open_folder(folder, seeds, recipe, overwrite)
-        accelerator.wait_for_everyone()
-        runs: list[dict[str, Any]] = []
-        with stop as asking, display if accelerator.is_main_process else ProgressDisplay() as shown:
-            for seed in seeds:
-                run = finished.get(seed)
-                if run is None:
-                    if asking.asked:
-                        raise InterruptedRunError(f"interrupted before seed {seed}")
-                    if first is not None and first.seed == seed:
-                        trainer = first
-                    else:
-                        stored = _stored(folder, seeds, seed, resume)
-                        trainer = _trainer(recipe, data, seed, accelerator_of(recipe), stored)
-                    run = _run(trainer, _place(folder, seeds, seed), shown, asking)
-                    trainer.accelerator.free_memory()
-                runs.append(run)
-        metrics = plain_json(_metrics(recipe, data, runs, command))
-        if accelerator.is_main_process:
-            _write_results(folder, seeds, metrics)
+        replaced = Replaced(folder, _WRITTEN)
+        with replaced.kept(put_back=overwrite) if accelerator.is_main_process else nullcontext():
+            if accelerator.is_main_process:
+                _open_folder(folder, seeds, recipe, replaced, overwrite)
+            accelerator.wait_for_everyone()
+            runs: list[dict[str, Any]] = []
+            with stop as asking, display if accelerator.is_main_process else ProgressDisplay() as shown:
+                for seed in seeds:
+                    if (run := finished.get(seed)) is None:
+                        if asking.asked:
+                            raise InterruptedRunError(f"interrupted before seed {seed}")
+                        if first is not None and first.seed == seed:
+                            trainer = first
+                        else:
+                            stored = _stored(folder, seeds, seed, resume)
+                            trainer = _trainer(recipe, data, seed, accelerator_of(recipe), stored)
+                        run = _run(trainer, _place(folder, seeds, seed), shown, asking)
+                        trainer.accelerator.free_memory()
+                    runs.append(run)
+            metrics = plain_json(_metrics(recipe, data, runs, command))
+            if accelerator.is_main_process:
+                _write_results(folder, seeds, recipe, metrics)
         accelerator.wait_for_everyone()
         return dict(metrics)
+
+
+@contextmanager
+def _held(folder: Path, accelerator: Any, resume: bool, overwrite: bool) -> Iterator[None]:
+    """Hold the output folder against other commands, which may have used it since it was looked at."""
+    from accelerate.utils import broadcast_object_list
+
+    refusal: list[InvalidArgumentError | None] = [None]
+    with ExitStack() as stack:
+        if accelerator.is_main_process:
+            try:
+                stack.enter_context(locked(folder))
+                Replaced(folder, _WRITTEN).recover()
+                check_output_folder(folder, resume=resume, overwrite=overwrite, worthless=_WORTHLESS)
+            except InvalidArgumentError as error:
+                refusal = [error]
+        if accelerator.num_processes > 1:
+            broadcast_object_list(refusal)  # none of the others may wait for a process that gave up
+        if refusal[0] is not None:
+            raise refusal[0]
+        yield
 
 
 def _trainer(recipe: Recipe, data: Data, seed: int, accelerator: Any, stored: Path | None) -> Trainer:
@@ -159,7 +211,7 @@ def _run(trainer: Trainer, place: Path, display: Display, stop: Asking) -> dict[
     """Train one seed and write its own folder."""
     checkpoint = place / _STATE
     display.start(trainer)
-    with tracking(trainer.accelerator, trainer.recipe.tracker, place) as track:
+    with tracking(trainer.accelerator, trainer.recipe.tracker, place, trainer.history) as track:
 
         def on_epoch(trainer: Trainer) -> None:
             display.epoch(trainer)
@@ -168,14 +220,16 @@ def _run(trainer: Trainer, place: Path, display: Display, stop: Asking) -> dict[
         trainer.fit(checkpoint, stop, display.step, on_epoch)
     run: dict[str, Any] = plain_json(run_record(trainer))
     if trainer.accelerator.is_main_process:
-        _save_model(place / "model.safetensors", trainer)
+        model = _save_model(place / _MODEL, trainer)
         named = identity(trainer.recipe, trainer.data, trainer.seed)
-        write_json(place / _RESULT, {"recipe": named, "run": run})
+        write_sealed(place / _RESULT, {"recipe": named, "run": run, "model": digest_of(model)})
     return run
 
 
 def _finished_runs(folder: Path, seeds: range, recipe: Recipe, data: Data) -> dict[int, dict[str, Any]]:
     """The records of the seeds that were finished before; raises when anything stored is of another study."""
+    if not _has_any_state(folder):
+        _check_recipe(folder, recipe)
     for path in sorted(folder.glob("seed-*")):
         number = path.name.removeprefix("seed-")
         if number.isdecimal() and int(number) not in seeds and _has_state(path):
@@ -198,15 +252,29 @@ def _finished_runs(folder: Path, seeds: range, recipe: Recipe, data: Data) -> di
 
 def _finished(place: Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
     """The record of a run that was finished before, None where there is none."""
-    path = place / _RESULT
-    if not path.is_file() or not (place / "model.safetensors").is_file():
+    path, model = place / _RESULT, place / _MODEL
+    if not path.is_file() or not model.is_file():
         return None
-    found = read_json(path)
-    if not isinstance(found, dict) or not isinstance(found.get("run"), dict):
-        raise InvalidArgumentError(f"{path} is not the record of a run")
+    found = read_json(path, sealed=True, advice=_AGAIN)
+    if not isinstance(found.get("run"), dict):
+        raise DamagedFileError(f"{path} is not the record of a run; {_AGAIN}")
     same_recipe(found.get("recipe"), wanted, path)
+    if digest_of(model, advice=_AGAIN) != found.get("model"):
+        raise DamagedFileError(f"{model} is not the model that {path} belongs to; {_AGAIN}")
     run: dict[str, Any] = found["run"]
     return run
+
+
+def _check_recipe(folder: Path, recipe: Recipe) -> None:
+    """Raise unless a folder without any state, if it holds a recipe, holds this one."""
+    path = stored_recipe(folder)
+    if path is None:
+        return
+    ours, theirs = recipe.numbers(), Recipe.read(path).numbers()
+    for fields in (ours, theirs):
+        for name in ("seeds", "tracker"):
+            fields.pop(name, None)
+    same_recipe(theirs, ours, path)
 
 
 def _place(folder: Path, seeds: range, seed: int) -> Path:
@@ -221,19 +289,41 @@ def _stored(folder: Path, seeds: range, seed: int, resume: bool = True) -> Path 
     return next((place for place in places if resume and _has_state(place)), None)
 
 
+def _check_resumable(folder: Path) -> None:
+    """Raise unless a folder holds a run, or at least the recipe of one."""
+    if not folder.exists():
+        raise InvalidArgumentError(
+            f"cannot resume {folder}: there is no such folder; leave out --resume to start a run"
+        )
+    if not (folder / RECIPE).is_file() and not _has_any_state(folder):
+        raise InvalidArgumentError(f"cannot resume {folder}: it holds no run; leave out --resume to start one")
+
+
 def _has_state(place: Path) -> bool:
     return (place / _STATE).is_file() or (place / _RESULT).is_file()
 
 
+def _has_any_state(folder: Path) -> bool:
+    return any(_has_state(place) for place in (folder, *folder.glob("seed-*")))
+
+
 # ---------------------------------------------------------------------------------------------- the folder
-def _open_folder(folder: Path, seeds: range, recipe: Recipe, overwrite: bool) -> None:
+def _open_folder(folder: Path, seeds: range, recipe: Recipe, replaced: Replaced, overwrite: bool) -> None:
     """The first writes of a study, when nothing can refuse it any more."""
-    if overwrite:
-        _clear(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if len(seeds) > 1:
-        _move_down(folder, folder / f"seed-{seeds[0]}")
-    write_atomically(folder / "recipe.yaml", lambda file: file.write_text(recipe.to_yaml(), encoding="utf-8"))
+    try:
+        if overwrite:
+            if (folder / _METRICS).is_file():
+                replaced.drop()  # a run that was killed between its last file and this
+            replaced.set_aside()
+        folder.mkdir(parents=True, exist_ok=True)
+        for place in (folder, *folder.glob("seed-*")):
+            remove_temporaries(place)
+            remove_temporaries(place / "checkpoint")
+        if len(seeds) > 1:
+            _move_down(folder, folder / f"seed-{seeds[0]}")
+    except OSError as error:
+        raise FileWriteError(f"cannot use output folder {folder}: {error.strerror or error}") from error
+    write_sealed(folder / RECIPE, lambda file: file.write_text(recipe.to_yaml(), encoding="utf-8"))
 
 
 def _move_down(folder: Path, own: Path) -> None:
@@ -241,7 +331,7 @@ def _move_down(folder: Path, own: Path) -> None:
     if _has_state(own) or not _has_state(folder):
         return
     own.mkdir(exist_ok=True)
-    model = folder / "model.safetensors"
+    model = folder / _MODEL
     if model.is_file():
         write_atomically(own / model.name, lambda file: shutil.copyfile(model, file))
     for name in ("history.csv", "tensorboard"):
@@ -252,29 +342,7 @@ def _move_down(folder: Path, own: Path) -> None:
     os.replace(folder / "checkpoint", own / "checkpoint")
 
 
-@contextmanager
-def _disk(folder: Path) -> Iterator[None]:
-    """What the disk refuses, as one line."""
-    try:
-        yield
-    except OSError as error:
-        raise InvalidArgumentError(f"cannot use output folder {folder}: {error.strerror or error}") from error
-
-
-def _clear(folder: Path) -> None:
-    """Remove what a study writes, and nothing else that may lie in the folder."""
-    places = [folder, *folder.glob("seed-*")]
-    for place in places:
-        for name in _FILES:
-            (place / name).unlink(missing_ok=True)
-        for name in _FOLDERS:
-            shutil.rmtree(place / name, ignore_errors=True)
-    for place in places[1:]:
-        if place.is_dir() and not any(place.iterdir()):
-            place.rmdir()
-
-
-def _save_model(path: Path, trainer: Trainer) -> None:
+def _save_model(path: Path, trainer: Trainer) -> Path:
     """Weights under the keys of the plain model, with what is needed to feed it."""
     from safetensors.torch import save
 
@@ -289,20 +357,24 @@ def _save_model(path: Path, trainer: Trainer) -> None:
         "normalization": json.dumps(about["normalization"]),
         "sparsity": repr(float(trainer.sparsifier.sparsity)),
         "seed": str(trainer.seed),
+        **unsealed(),
     }
-    write_atomically(path, lambda file: file.write_bytes(save(weights, metadata)))
+    return write_sealed(path, lambda file: file.write_bytes(save(weights, metadata)))
 
 
-def _write_results(folder: Path, seeds: range, metrics: dict[str, Any]) -> None:
+def _write_results(folder: Path, seeds: range, recipe: Recipe, metrics: dict[str, Any]) -> None:
     from ..report import write_report
 
     write_atomically(folder / "report.html", lambda file: write_report(metrics, file))
+    if recipe.tracker == "csv":
+        for run in metrics["runs"]:
+            write_history(_place(folder, seeds, run["seed"]), run["history"])
     place = _place(folder, seeds, metrics["summary"]["selected_seed"])
     if place != folder:
-        kept = place / "model.safetensors"
-        write_atomically(folder / "model.safetensors", lambda file: shutil.copyfile(kept, file))
+        kept = check_seal(place / _MODEL, advice=_AGAIN)
+        write_atomically(folder / _MODEL, lambda file: shutil.copyfile(kept, file))
     # Last: with the metrics, the study is done.
-    write_json(folder / "metrics.json", metrics)
+    write_sealed(folder / _METRICS, metrics)
 
 
 def _metrics(recipe: Recipe, data: Data, runs: list[dict[str, Any]], command: str) -> dict[str, Any]:

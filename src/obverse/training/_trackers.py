@@ -4,38 +4,38 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from accelerate.tracking import GeneralTracker, filter_trackers, on_main_process
 
+from .._core.files import write_atomically
 from ..errors import InvalidArgumentError
-from ._checkpoint import write_atomically
 
-__all__ = ["CsvTracker", "check_tracker", "tracking"]
+__all__ = ["CsvTracker", "check_tracker", "tracking", "write_history"]
+
+_HISTORY = "history.csv"
 
 
 class CsvTracker(GeneralTracker):  # type: ignore[misc]
-    """One line per epoch in ``history.csv``; after a resume, epochs that run again replace their lines.
+    """One line per epoch in ``history.csv``.
 
     Parameters
     ----------
-    path : Path
-        The csv file.
+    folder : Path
+        Of the run.
+    history : sequence of dict
+        Entries of the epochs before, from the checkpoint that a run resumes from.
     """
 
     name = "csv"
     requires_logging_directory = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, folder: Path, history: Sequence[dict[str, Any]]) -> None:
         super().__init__()
-        self.path = path
-        self.rows: dict[int, dict[str, Any]] = {}
-        if path.is_file():
-            with open(path, newline="", encoding="utf-8") as file:
-                self.rows = {int(row["epoch"]): dict(row) for row in csv.DictReader(file)}
+        self._folder, self._entries = folder, list(history)
 
     @property
     def tracker(self) -> CsvTracker:
@@ -45,15 +45,20 @@ class CsvTracker(GeneralTracker):  # type: ignore[misc]
     @on_main_process  # type: ignore[untyped-decorator]
     def log(self, values: dict[str, Any], step: int | None = None, **kwargs: Any) -> None:
         """Add the line of one epoch."""
-        epoch = int(values["epoch"])
-        self.rows = {known: row for known, row in self.rows.items() if known < epoch} | {epoch: values}
-        write_atomically(self.path, self._write)
+        self._entries.append(values)
+        write_history(self._folder, self._entries)
 
-    def _write(self, file: Path) -> None:
+
+def write_history(folder: Path, history: Sequence[dict[str, Any]]) -> None:
+    """Write ``history.csv``, one line for each epoch."""
+
+    def write(file: Path) -> None:
         with open(file, "w", newline="", encoding="utf-8") as lines:
-            writer = csv.DictWriter(lines, fieldnames=list(self.rows[max(self.rows)]))
+            writer = csv.DictWriter(lines, fieldnames=list(history[-1]))
             writer.writeheader()
-            writer.writerows(self.rows[epoch] for epoch in sorted(self.rows))
+            writer.writerows(history)
+
+    write_atomically(folder / _HISTORY, write)
 
 
 def check_tracker(kind: str) -> None:
@@ -63,12 +68,14 @@ def check_tracker(kind: str) -> None:
 
 
 @contextmanager
-def tracking(accelerator: Any, kind: str, folder: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+def tracking(
+    accelerator: Any, kind: str, folder: Path, history: Sequence[dict[str, Any]]
+) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A function that hands an epoch's entry to the tracker of Accelerate by this name."""
     if kind == "none":
         yield lambda entry: None
         return
-    chosen = CsvTracker(folder / "history.csv") if kind == "csv" else kind
+    chosen = CsvTracker(folder, history) if kind == "csv" else kind
     accelerator.project_configuration.logging_dir = str(folder)
     accelerator.log_with = filter_trackers(chosen, accelerator.logging_dir)
     accelerator.init_trackers("tensorboard")

@@ -290,19 +290,20 @@ class Trainer:
         Raises
         ------
         InvalidArgumentError
-            When the file is broken, or of another recipe, data set, seed, model or number of processes.
+            When the file is of another recipe, data set, seed, model or number of processes (`DamagedFileError` where
+            it is not what `save` wrote).
         """
         state = read_checkpoint(path)
         same_recipe(state.get("recipe"), identity(self.recipe, self.data, self.seed), path)
+        if len(state["random"]) != self.world:
+            raise InvalidArgumentError(
+                f"{path} was written by {len(state['random'])} processes and this run has {self.world}"
+            )
         try:
-            if len(state["random"]) != self.world:
-                raise InvalidArgumentError(
-                    f"{path} was written by {len(state['random'])} processes and this run has {self.world}"
-                )
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.sparsifier.load_state_dict(state["sparsifier"])
-            self.loss.load_state_dict(state.get("labels", {}))
+            self.loss.load_state_dict(state["labels"])
             if self.accelerator.scaler and state["scaler"]:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
             _restore_random(state["random"][self.rank], self.accelerator.device)
@@ -313,9 +314,7 @@ class Trainer:
             self._sums.copy_(state["sums"] if self.rank == 0 else torch.zeros_like(state["sums"]))
         except (KeyError, IndexError) as error:
             raise InvalidArgumentError(f"checkpoint {path} is incomplete: {error} is missing") from error
-        except InvalidArgumentError:
-            raise
-        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as error:
             # Torch says "Error(s) in loading", and on the lines that follow, which.
             line = next(iter(str(error).strip().splitlines()[-1:]), type(error).__name__).strip()
             raise InvalidArgumentError(
