@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
-from pathlib import Path
 
 import typer
-from rich.console import Console
 
+from ._core.files import check_output_folder, expanded, write_text
+from ._terminal import PlainCommand, run_app, terminal
 from ._training_commands import compare, robust, sparsify, train
 from ._version import __version__
-from .errors import InvalidArgumentError, ObverseError
+from .errors import InvalidArgumentError
 
 __all__ = ["app", "main"]
 
@@ -30,7 +30,6 @@ dropout = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(dropout)
-errors = Console(stderr=True)
 
 
 @app.callback(invoke_without_command=True)
@@ -41,10 +40,10 @@ def version(show: bool = typer.Option(False, "--version", help="Print the versio
 
 
 for command in (sparsify, train, robust, compare):
-    app.command()(command)
+    app.command(cls=PlainCommand)(command)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def fit(
     ctx: typer.Context,
     data: str = typer.Argument(help="A .csv, .csv.gz or .parquet file."),
@@ -68,21 +67,20 @@ def fit(
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace an earlier fit in the output folder."),
 ) -> None:
     """Fit a sparse linear model to a table, choose its strength, and test it on rows held out."""
-    from .linear._choices import Choices
-    from .linear._fit_files import check_folder, default_folder, features_grid, measures_grid, write_fit
-    from .linear._model_file import write_atomically
-    from .linear._table_fit import fit_table
+    from rich.text import Text
+
+    from .linear import Choices, default_folder, features_grid, fit_table, measures_grid, write_fit
 
     given = {name: value for name, value in ctx.params.items() if name not in ("out", "overwrite")}
     choices = Choices(**{**given, "drop": tuple(drop), "categorical": tuple(categorical)})
-    folder = default_folder(data, target, penalty) if out is None else Path(out).expanduser()
-    check_folder(folder, overwrite)
-    console = Console()
+    folder = default_folder(data, target, penalty) if out is None else expanded(out)
+    check_output_folder(folder, overwrite=overwrite)
+    console = terminal()
     with console.status("") as status:
 
         def tell(line: str) -> None:
-            status.update(line)
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            status.update(Text(line))
+            console.print(line, soft_wrap=True)
 
         model, record = fit_table(choices, tell=tell, command=shlex.join(["obverse", *sys.argv[1:]]))
     console.print(features_grid(record))
@@ -92,12 +90,12 @@ def fit(
 
     from .report import write_linear
 
-    write_atomically(folder / "report.html", lambda file: write_linear(record, file))
+    write_linear(record, folder / "report.html")
     write_fit(folder, model, record)
     console.print(f"{folder}: report.html, model.safetensors, features.csv, record.json", soft_wrap=True)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def predict(
     model: str = typer.Argument(help="model.safetensors of a fit, or its folder."),
     data: str = typer.Argument(help="A .csv, .csv.gz or .parquet file with the columns that the model uses."),
@@ -106,33 +104,33 @@ def predict(
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace the file."),
 ) -> None:
     """Predict with a fitted linear model, one line for every row of a table."""
-    from .linear._model_file import write_atomically
-    from .linear._predict_file import predict_file
+    from .linear import predict_file
 
-    path = Path(out).expanduser()
+    path = expanded(out)
     if out != "-" and path.exists() and not overwrite:
         raise InvalidArgumentError(
             f"{out} is there already; choose another file with --out, or replace it with --overwrite"
         )
     text, remarks = predict_file(model, data, probabilities=probabilities)
     for remark in remarks:
-        errors.print(f"obverse: {remark}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        terminal(stderr=True).print(f"obverse: {remark}", style="yellow", soft_wrap=True)
     if out == "-":
-        typer.echo(text, nl=False)
+        # Data, not words for a reader: the bytes are those of the file, whatever the terminal can show.
+        typer.echo(text.encode(), nl=False)
         return
-    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8", newline=""))
-    Console().print(f"{out}: {len(text.splitlines()) - 1:,} predictions", markup=False, highlight=False, soft_wrap=True)
+    write_text(path, text)
+    terminal().print(f"{out}: {len(text.splitlines()) - 1:,} predictions", soft_wrap=True)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def penalties(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
     """List the catalogue: formula, slope at zero, exact zeros, tail and curvature limit."""
-    from .duality._summary import catalogue_summary, print_catalogue
+    from .duality import catalogue_summary, print_catalogue
 
     print_catalogue(catalogue_summary(), as_json)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def duality(
     name: str | None = typer.Argument(None, help='Penalty, such as "log-sum" or "l0.5".'),
     epsilon: float | None = typer.Option(None, help="Shorthand for --set epsilon=..."),
@@ -143,7 +141,7 @@ def duality(
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Show both faces of a penalty, or of a keep probability."""
-    from .duality._summary import chosen_penalty, duality_summary, print_duality
+    from .duality import chosen_penalty, duality_summary, print_duality
 
     chosen, title = chosen_penalty(name, epsilon, parameters, strength, keep_probability)
     summary = duality_summary(chosen, strength, title)
@@ -154,7 +152,7 @@ def duality(
     print_duality(summary, as_json, out)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def compact(
     run: str = typer.Argument(help="Output folder of obverse sparsify."),
     model: str | None = typer.Option(None, help="The run's package.module:factory, if you trust it."),
@@ -167,7 +165,7 @@ def compact(
     typer.echo(certificate.to_json() if as_json else str(certificate))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def bench(
     run: str = typer.Argument(help="Output folder of obverse sparsify."),
     batches: str = typer.Option("1,32,256", "--batch", help="Batch sizes, with commas."),
@@ -190,7 +188,7 @@ def bench(
     typer.echo(json.dumps(record, indent=2, allow_nan=False) if as_json else text)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def export(
     run: str = typer.Argument(help="Output folder of obverse sparsify."),
     form: str = typer.Option("onnx", "--format", help="onnx, or torch for torch.export."),
@@ -208,7 +206,7 @@ def export(
     typer.echo(json.dumps(parity.to_dict(), indent=2) if as_json else str(parity))
 
 
-@dropout.command("diagnose")
+@dropout.command("diagnose", cls=PlainCommand)
 def dropout_diagnose(
     run: str = typer.Argument(help="Output folder of obverse sparsify."),
     rate: float | None = typer.Option(None, help="Drop rate before the last layer [the model's own, else 0.5]."),
@@ -230,13 +228,13 @@ def dropout_diagnose(
     if out is not None:
         from .report import write_dropout
 
-        write_dropout(record, Path(out).expanduser())
+        write_dropout(record, expanded(out))
     typer.echo(json.dumps({**record, "page": out}, indent=2, allow_nan=False) if as_json else text)
     if out is not None and not as_json:
         typer.echo(f"\npage saved to {out}")
 
 
-@dropout.command("spectrum")
+@dropout.command("spectrum", cls=PlainCommand)
 def dropout_spectrum(
     singular_values: str | None = typer.Option(None, help="Of the least-squares map, with commas: 3,2,1."),
     data: str | None = typer.Option(None, help="In their place: an .npz file with arrays X and y."),
@@ -248,7 +246,7 @@ def dropout_spectrum(
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Predict singular values and rank of a deep linear network under dropout, and the rates where the rank falls."""
-    from .dropout._spectrum_summary import numbers_of, print_spectrum, singular_values_of_file, spectrum_summary
+    from .dropout import numbers_of, print_spectrum, singular_values_of_file, spectrum_summary
 
     if (singular_values is None) == (data is None):
         raise InvalidArgumentError("give --singular-values or --data, one of them")
@@ -257,7 +255,7 @@ def dropout_spectrum(
     )
     rates = None if keep is None else numbers_of(keep, "--keep")
     if out is not None:
-        from .report._faces import check_picture
+        from .report import check_picture
 
         check_picture(out)
     summary = spectrum_summary(values, depth, width, block_size, rates)
@@ -270,11 +268,7 @@ def dropout_spectrum(
 
 def main() -> None:
     """Run the command line; anything Obverse refuses is one clear line and exit code 2."""
-    try:
-        app()
-    except (ObverseError, OSError) as error:  # what the disk refuses is no fault in the program either
-        errors.print(f"obverse: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
+    sys.exit(run_app(app))
 
 
 if __name__ == "__main__":

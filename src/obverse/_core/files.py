@@ -24,6 +24,7 @@ __all__ = [
     "LOCK",
     "check_output_folder",
     "check_seal",
+    "expanded",
     "is_temporary",
     "locked",
     "read_json",
@@ -270,6 +271,23 @@ def _digest_of(file: Any, head: bytes = b"", stop: int | None = None) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------ folders
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path from a user, with ``~`` replaced by the home folder.
+
+    Raises
+    ------
+    InvalidArgumentError
+        There is no such home, or the path is empty or holds a null character, which no system accepts.
+    """
+    text = os.fspath(path)
+    if not text or "\0" in text:
+        raise InvalidArgumentError(f"{text!r} is no path")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise InvalidArgumentError(f"{text}: there is no such home") from None
+
+
 def check_output_folder(
     folder: Path, *, resume: bool | None = None, overwrite: bool | None = None, worthless: Set[str] = frozenset()
 ) -> None:

@@ -31,6 +31,13 @@ from ._norms import (
 from ._schedule import ConstantSchedule, CosineSchedule, LinearSchedule, Schedule
 from ._sliding import SlidingBlock
 
+# What `obverse dropout spectrum` shows and draws; the command line and the pictures use it.
+from ._spectrum_summary import numbers_of as numbers_of
+from ._spectrum_summary import print_spectrum as print_spectrum
+from ._spectrum_summary import singular_values_of_file as singular_values_of_file
+from ._spectrum_summary import spectrum_summary as spectrum_summary
+from ._spectrum_summary import swept_spectrum as swept_spectrum
+
 __all__ = [
     "Bernoulli",
     "Blocks",
