@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from ..errors import ObverseError
 
-__all__ = ["aligned", "one_line"]
+__all__ = ["aligned", "one_line", "shown"]
 
 _MOST = 500
 
@@ -37,3 +37,12 @@ def one_line(error: BaseException) -> str:
     if not isinstance(error, ObverseError | OSError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return text if len(text) <= _MOST else text[: _MOST - 1] + "…"
+
+
+def shown(value: object, most: int = 80) -> str:
+    """What was given, as it is written in Python, cut in the middle where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number with more digits than Python converts to text
+        return f"a number of about {int(getattr(value, 'bit_length', int)() * 0.30103):,} digits"
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 4 :]}"

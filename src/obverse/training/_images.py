@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import math
+import warnings
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .._core.resources import check_memory
 from ..errors import InvalidArgumentError
 
 __all__ = ["decode_images"]
@@ -21,6 +26,8 @@ _COLOR = {"P", "RGB", "RGBA", "CMYK", "YCbCr"}
 
 def decode_images(images: Sequence[Any], where: str) -> Tensor:
     """Decode a column of images.
+
+    The headers are read first: they say what the images will take, before any is decoded.
 
     Parameters
     ----------
@@ -37,27 +44,40 @@ def decode_images(images: Sequence[Any], where: str) -> Tensor:
     Raises
     ------
     InvalidArgumentError
-        When an image is missing, corrupt, of another size than the first, or of a mode with more than 8 bits.
+        When an image is missing, corrupt, of another size than the first, or of a mode with more than 8 bits; or when
+        the decoded images do not fit into the memory that is available.
     """
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        pixels = list(pool.map(_decode, images, range(len(images)), [where] * len(images), chunksize=256))
-    if not pixels:
+    from PIL import Image
+
+    if not len(images):
         raise InvalidArgumentError(f"{where} is empty: no rows to learn from")
-    first = pixels[0].shape[:2]
-    for row, image in enumerate(pixels):
-        if image.shape[:2] != first:
-            raise InvalidArgumentError(
-                f"{_name(images[row], row, where)}: the image is {image.shape[1]}x{image.shape[0]} pixels "
-                f"and the first one {first[1]}x{first[0]}; resize them to one size"
-            )
-    channels = max(image.shape[2] for image in pixels)
-    stacked = np.empty((len(pixels), *first, channels), dtype=np.uint8)
-    for row, image in enumerate(pixels):
-        stacked[row] = image  # a gray image among color ones is repeated over the channels
-    return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous()
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=4) as pool:
+        # Large images are refused by what they need, all together.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        everywhere = range(len(images)), [where] * len(images)
+        headers = list(pool.map(_header, images, *everywhere, chunksize=256))
+        width, height, _ = headers[0]
+        for row, header in enumerate(headers):
+            if header[:2] != (width, height):
+                raise InvalidArgumentError(
+                    f"{_name(images[row], row, where)}: the image is {header[0]}x{header[1]} pixels "
+                    f"and the first one {width}x{height}; resize them to one size"
+                )
+        channels = 1 if all(mode in _GRAY for *_, mode in headers) else 3
+        shape = (len(images), channels, height, width)
+        # The images, and the copies that a split into training and test rows makes.
+        check_memory(
+            2 * math.prod(shape),
+            f"{where}: {len(images):,} images of {width}x{height} pixels",
+            "use fewer or smaller images",
+        )
+        decoded = torch.empty(shape, dtype=torch.uint8)
+        for _ in pool.map(_decode, images, *everywhere, decoded.numpy(), chunksize=256):
+            pass
+    return decoded
 
 
-def _decode(image: Any, row: int, where: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _opened(image: Any, row: int, where: str) -> Any:
     from PIL import Image
 
     content = image if isinstance(image, bytes) else (image or {}).get("bytes")
@@ -65,20 +85,36 @@ def _decode(image: Any, row: int, where: str) -> np.ndarray[Any, np.dtype[np.uin
     file: Any = io.BytesIO(content) if content is not None else path
     if file is None:
         raise InvalidArgumentError(f"{where}, row {row}: the image is missing")
+    return Image.open(file)
+
+
+def _header(image: Any, row: int, where: str) -> tuple[int, int, str]:
+    """Width, height and mode."""
+    with _readable(image, row, where), _opened(image, row, where) as picture:
+        if picture.mode not in _GRAY | _COLOR:
+            raise InvalidArgumentError(
+                f"{_name(image, row, where)}: cannot read mode {picture.mode}; save images with 8 bits a channel"
+            )
+        return picture.width, picture.height, picture.mode
+
+
+def _decode(image: Any, row: int, where: str, into: npt.NDArray[np.uint8]) -> None:
+    """Decode one image into its place; a gray one among color ones is repeated over the channels."""
+    with _readable(image, row, where), _opened(image, row, where) as picture:
+        target = "L" if picture.mode in _GRAY else "RGB"
+        pixels = np.asarray(picture if picture.mode == target else picture.convert(target), dtype=np.uint8)
+    into[:] = pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+@contextmanager
+def _readable(image: Any, row: int, where: str) -> Iterator[None]:
+    """Name the row where an image cannot be read."""
     try:
-        with Image.open(file) as picture:
-            mode = picture.mode
-            if mode not in _GRAY | _COLOR:
-                raise InvalidArgumentError(
-                    f"{_name(image, row, where)}: cannot read mode {mode}; save images with 8 bits a channel"
-                )
-            target = "L" if mode in _GRAY else "RGB"
-            pixels = np.asarray(picture if mode == target else picture.convert(target), dtype=np.uint8)
+        yield
     except InvalidArgumentError:
         raise
     except Exception as error:  # Pillow raises a different type for every way a file can be broken
         raise InvalidArgumentError(f"{_name(image, row, where)}: cannot read the image: {_brief(error)}") from error
-    return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
 
 def _name(image: Any, row: int, where: str) -> str:
