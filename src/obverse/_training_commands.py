@@ -105,7 +105,7 @@ def robust(
     validation_fraction: float | None = option.VALIDATION_FRACTION,
     test_fraction: float | None = option.TEST_FRACTION,
     seed: int | None = typer.Option(None, help="[0]"),
-    threads: int | None = typer.Option(None, help="CPU threads [as torch decides]."),
+    threads: int | None = option.THREADS,
     out: str | None = typer.Option(None, help="Output folder [runs/robust-<data>-<model>]."),
     resume: bool = option.RESUME,
     overwrite: bool = option.OVERWRITE,

@@ -54,10 +54,10 @@ def fit(
     shapes: str | None = typer.Option(None, help="auto or given; by default auto for a penalty without parameters."),
     criterion: str = typer.Option("cv", help="cv, bic, ebic or stability."),
     rule: str = typer.Option("min", help="min or 1se: how far from the lowest error to stay for fewer features."),
-    features: int | None = typer.Option(None, help="At most so many features."),
-    folds: int = typer.Option(5, help="Of cross-validation."),
-    test_fraction: float = typer.Option(0.2, help="Rows held out to test the model; 0 for none."),
-    seed: int = typer.Option(0, help="Of the held-out rows and the folds."),
+    features: int | None = typer.Option(None, min=1, help="Largest number of features."),
+    folds: int = typer.Option(5, min=2, help="Number of folds of cross-validation."),
+    test_fraction: float = typer.Option(0.2, min=0, max=1, help="Share of rows held out as a test; 0 for none."),
+    seed: int = typer.Option(0, min=0, max=2**32 - 1, help="Seed of the held-out rows and the folds."),
     weights: str | None = typer.Option(None, help="Column of sample weights."),
     drop: list[str] = typer.Option([], help="Column to leave out; may be repeated."),  # noqa: B008
     categorical: list[str] = typer.Option([], help="Column of numbers that are categories; may be repeated."),  # noqa: B008
@@ -161,7 +161,7 @@ def compact(
     """Remove the dead units of a run's model; the smaller model and its certificate go to the folder."""
     from .training import compact_run
 
-    certificate = compact_run(run, model=model)
+    certificate = compact_run(expanded(run), model=model)
     typer.echo(certificate.to_json() if as_json else str(certificate))
 
 
@@ -169,8 +169,8 @@ def compact(
 def bench(
     run: str = typer.Argument(help="Output folder of obverse sparsify."),
     batches: str = typer.Option("1,32,256", "--batch", help="Batch sizes, with commas."),
-    threads: int | None = typer.Option(None, help="CPU threads [as torch decides]."),
-    repeats: int = typer.Option(21, help="Rounds of each comparison."),
+    threads: int | None = typer.Option(None, min=1, max=1024, help="CPU threads [as torch decides]."),
+    repeats: int = typer.Option(21, min=5, max=100_000, help="Rounds of each comparison."),
     model: str | None = typer.Option(None, help="The run's package.module:factory, if you trust it."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
@@ -183,7 +183,7 @@ def bench(
         sizes = tuple(int(size) for size in batches.split(","))
     except ValueError:
         raise InvalidArgumentError(f"--batch takes whole numbers with commas, such as 1,32; got {batches!r}") from None
-    record = bench_run(run, batches=sizes, threads=threads, repeats=repeats, model=model)
+    record = bench_run(expanded(run), batches=sizes, threads=threads, repeats=repeats, model=model)
     text = record.pop("text")
     typer.echo(json.dumps(record, indent=2, allow_nan=False) if as_json else text)
 
@@ -202,7 +202,7 @@ def export(
 
     from .training import export_run
 
-    parity = export_run(run, form, out=out, trained=trained, model=model)
+    parity = export_run(expanded(run), form, out=None if out is None else expanded(out), trained=trained, model=model)
     typer.echo(json.dumps(parity.to_dict(), indent=2) if as_json else str(parity))
 
 
@@ -222,7 +222,7 @@ def dropout_diagnose(
 
     if out is not None and not out.lower().endswith((".html", ".htm")):
         raise InvalidArgumentError(f"the page must end in .html, got {out!r}")
-    record = diagnose_run(run, drop_rate=rate, part=part, model=model)
+    record = diagnose_run(expanded(run), drop_rate=rate, part=part, model=model)
     text = record.pop("text")
     record["command"] = shlex.join(["obverse", *sys.argv[1:]])
     if out is not None:
@@ -238,10 +238,10 @@ def dropout_diagnose(
 def dropout_spectrum(
     singular_values: str | None = typer.Option(None, help="Of the least-squares map, with commas: 3,2,1."),
     data: str | None = typer.Option(None, help="In their place: an .npz file with arrays X and y."),
-    depth: int = typer.Option(1, help="Hidden layers with dropout."),
-    width: int = typer.Option(..., help="Units of each of them."),
+    depth: int = typer.Option(1, min=1, max=100, help="Number of hidden layers with dropout."),
+    width: int = typer.Option(..., min=1, max=1_000_000, help="Number of units of each hidden layer."),
     keep: str | None = typer.Option(None, help="Keep probabilities to show, with commas."),
-    block_size: int = typer.Option(1, help="Units that are dropped together."),
+    block_size: int = typer.Option(1, min=1, help="Number of units that are dropped together."),
     out: str | None = typer.Option(None, help="Save a picture, .png or .svg."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
@@ -253,6 +253,8 @@ def dropout_spectrum(
     values = (
         singular_values_of_file(data) if data is not None else numbers_of(singular_values or "", "--singular-values")
     )
+    if not max(map(abs, values)) <= 1e100:
+        raise InvalidArgumentError(f"singular values must be at most 1e100, got {max(values):g}")
     rates = None if keep is None else numbers_of(keep, "--keep")
     if out is not None:
         from .report import check_picture

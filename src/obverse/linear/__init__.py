@@ -1,4 +1,4 @@
-"""Sparse linear models: scikit-learn estimators and paths on one solver."""
+"""Sparse linear models: scikit-learn estimators and paths on one solver, and the commands that fit tables."""
 
 from __future__ import annotations
 
@@ -13,28 +13,32 @@ from ._path import SparsePath, sparse_path
 from ._regressor import SparseRegressor
 
 if TYPE_CHECKING:
-    from ._choices import Choices as Choices
-    from ._fit_files import default_folder as default_folder
-    from ._fit_files import features_grid as features_grid
-    from ._fit_files import measures_grid as measures_grid
-    from ._fit_files import write_fit as write_fit
-    from ._predict_file import predict_file as predict_file
-    from ._table_fit import fit_table as fit_table
+    from ._choices import Choices
+    from ._fit_files import default_folder, features_grid, measures_grid, write_fit
+    from ._predict_file import predict_file
+    from ._table_fit import fit_table
 
 __all__ = [
+    "Choices",
     "LinearModel",
     "SparseClassifier",
     "SparseClassifierCV",
     "SparsePath",
     "SparseRegressor",
     "SparseRegressorCV",
+    "default_folder",
+    "features_grid",
+    "fit_table",
     "load_model",
+    "measures_grid",
+    "predict_file",
     "save_model",
     "sparse_path",
+    "write_fit",
 ]
 
-# What `obverse fit` and `obverse predict` call; loaded on first use, for tables need packages that estimators do not.
-_COMMANDS = {
+# What only the command line needs is imported when it is asked for.
+_LATER = {
     "Choices": "_choices",
     "default_folder": "_fit_files",
     "features_grid": "_fit_files",
@@ -46,6 +50,8 @@ _COMMANDS = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _COMMANDS:
-        return getattr(import_module(f"{__name__}.{_COMMANDS[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f".{_LATER[name]}", __name__), name)
+    globals()[name] = found
+    return found

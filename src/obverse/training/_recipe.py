@@ -110,13 +110,19 @@ def _no_null(text: str) -> str:
 Text: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(_no_null)]
 
 
+def _in_single_precision(number: float) -> float:
+    if number != 0 and not 1 / _MOST <= abs(number) <= _MOST:
+        raise ValueError(f"a parameter must be 0, or of a magnitude between {1 / _MOST:g} and {_MOST:g}")
+    return number
+
+
 class PenaltyChoice(BaseModel):
     """A penalty by name, with parameters where they differ from its defaults."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    parameters: dict[str, Annotated[float, Field(ge=-_MOST, le=_MOST)]] = {}
+    parameters: dict[str, Annotated[float, AfterValidator(_in_single_precision)]] = {}
 
 
 class LabelChoice(BaseModel):
@@ -377,14 +383,20 @@ def read_recipe(given: Mapping[str, Any], path: str | Path | None = None, resume
     return stored.but(**given)
 
 
+_BOUNDS = {"le": "at most", "lt": "below", "ge": "at least", "gt": "above"}
+
+
 def _one_line(error: ValidationError) -> InvalidArgumentError:
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"]) or "recipe"
     if first["type"] == "extra_forbidden":
         known = PenaltyChoice.model_fields if field.startswith("penalty.") else Recipe.model_fields
         return UnknownNameError("recipe field", str(first["loc"][-1]), known)
-    message = first["msg"].removeprefix("Value error, ")
-    cause = (first.get("ctx") or {}).get("error")
+    message, context = first["msg"].removeprefix("Value error, "), first.get("ctx") or {}
+    for bound, words in _BOUNDS.items():
+        if bound in context:
+            message = f"must be {words} {context[bound]:g}"
+    cause = context.get("error")
     if isinstance(cause, InvalidArgumentError):
         return cause
     return InvalidArgumentError(

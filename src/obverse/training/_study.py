@@ -111,7 +111,7 @@ def run_seeds(
     if data is None:
         data = read_data(recipe)
     with torch_settings():
-        recipe = decided(recipe, data, accelerator.num_processes)
+        recipe = decided(recipe, data, accelerator.num_processes, folder / "recipe.yaml" if resume else None)
         torch.set_num_threads(recipe.threads or 1)
         data = data.to(accelerator.device)
         # Whatever the model, the penalty, the groups or an earlier run refuse comes up here, with the folder untouched.
