@@ -68,19 +68,25 @@ def run_app(app: Callable[..., Any]) -> int:
         with suppress(AttributeError, ValueError, OSError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        return _exit_code(app)
-    finally:
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            _close_pipe()
+        code = _exit_code(app)
+    except SystemExit as ended:  # rich and typer leave in this way where the reader of a pipe is gone
+        code = ended.code if isinstance(ended.code, int) else FAILED
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _close_output()
+        if isinstance(error, BrokenPipeError):
+            return FAILED
+        refuse(f"cannot write the output: {error.strerror or error}")
+        return REFUSED
+    return code
 
 
 def _exit_code(app: Callable[..., Any]) -> int:
     try:
         code = app(standalone_mode=False)
     except BrokenPipeError:
-        _close_pipe()
+        _close_output()
         return FAILED
     except _UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
@@ -102,7 +108,7 @@ def _exit_code(app: Callable[..., Any]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _close_pipe() -> None:
+def _close_output() -> None:
     """Let nothing be written any more, so that the interpreter has nothing to complain of when it ends."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)

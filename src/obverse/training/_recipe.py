@@ -124,6 +124,20 @@ class PenaltyChoice(BaseModel):
     name: str
     parameters: dict[str, Annotated[float, AfterValidator(_in_single_precision)]] = {}
 
+    @classmethod
+    def from_text(cls, text: str) -> PenaltyChoice:
+        """The choice in ``"mcp"`` or ``"mcp:kappa=2"``.
+
+        Raises
+        ------
+        InvalidArgumentError
+            With one line on what is not allowed.
+        """
+        try:
+            return cls.model_validate(parse_penalty(text))
+        except ValidationError as error:
+            raise _one_line(error, "penalty") from None
+
 
 class LabelChoice(BaseModel):
     """A label criterion by name, with options where they differ from its defaults."""
@@ -312,7 +326,8 @@ class Recipe(BaseModel):
         except FileNotFoundError:
             raise InvalidArgumentError(f"no such recipe: {path}") from None
         except (OSError, UnicodeDecodeError) as error:
-            raise InvalidArgumentError(f"cannot read recipe {path}: {one_line(error)}") from None
+            reason = "it is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else one_line(error)
+            raise InvalidArgumentError(f"cannot read recipe {path}: {reason}") from None
         except yaml.YAMLError as error:
             raise InvalidArgumentError(f"cannot read recipe {path}{yaml_fault(error)}") from None
         if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
@@ -386,7 +401,7 @@ def read_recipe(given: Mapping[str, Any], path: str | Path | None = None, resume
 _BOUNDS = {"le": "at most", "lt": "below", "ge": "at least", "gt": "above"}
 
 
-def _one_line(error: ValidationError) -> InvalidArgumentError:
+def _one_line(error: ValidationError, what: str = "recipe field") -> InvalidArgumentError:
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"]) or "recipe"
     if first["type"] == "extra_forbidden":

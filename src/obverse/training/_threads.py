@@ -100,14 +100,13 @@ def faster(seconds: Callable[[int], float], most: int) -> int:
         Takes a number of threads, makes one step and gives the seconds that it took.
     most : int
     """
-    for threads in (1, most):  # the first step of each is slower: memory is allocated, kernels are chosen
-        seconds(threads)
+    # The first step of each is slower: memory is allocated, and kernels are chosen.
+    spent = seconds(1) + seconds(most)
     times: dict[int, list[float]] = {1: [], most: []}
-    for _ in range(_ROUNDS):
+    while len(times[1]) < _ROUNDS and (spent < _SECONDS or not times[1]):
         for threads, taken in times.items():
             taken.append(seconds(threads))
-        if sum(map(sum, times.values())) > _SECONDS:
-            break
+            spent += taken[-1]
     return most if statistics.median(times[most]) < _WORTH * statistics.median(times[1]) else 1
 
 
