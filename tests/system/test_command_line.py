@@ -365,17 +365,17 @@ def test_a_terminal_without_unicode(tmp_path: Path) -> None:
         assert (out + err).isascii()
 
 
-def test_predictions_are_utf_8_on_any_terminal(tmp_path: Path) -> None:
+def test_predictions_are_utf_8_on_any_terminal(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     rows = [f"{k},{'bébé' if k > 20 else 'ältere'}" for k in range(40)]
-    (tmp_path / "t.csv").write_text("a,y\n" + "\n".join(rows) + "\n", encoding="utf-8")
-    options = {"cwd": tmp_path, "env": {**os.environ, "PYTHONIOENCODING": "ascii"}, "text": False}
-    for words in (["fit", "t.csv", "--target", "y", "--out", "m"], ["predict", "m", "t.csv", "--out", "-"]):
-        process = start(*words, **options)
-        printed, err = process.communicate()
-        assert process.returncode == 0, err
-    start("predict", "m", "t.csv", "--out", "p.csv", **options).communicate()
-    assert printed == (tmp_path / "p.csv").read_bytes()  # type: ignore[comparison-overlap]
-    assert "bébé".encode() in printed  # type: ignore[operator]
+    Path("t.csv").write_text("a,y\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    for words in (["fit", "t.csv", "--target", "y", "--out", "m"], ["predict", "m", "t.csv", "--out", "p.csv"]):
+        assert run(words, capsys, monkeypatch)[0] == 0
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    process = start("predict", "m", "t.csv", "--out", "-", env=ascii_only, text=False)
+    printed: Any = process.communicate()[0]
+    assert printed == Path("p.csv").read_bytes()
+    assert "bébé".encode() in printed
 
 
 def test_ctrl_c_before_the_run_is_code_130(tmp_path: Path) -> None:

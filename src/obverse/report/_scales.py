@@ -96,7 +96,7 @@ class Logarithmic(Scale):
         low, high = min(known), max(known)
         # In logarithms: the ratio of the largest number to the smallest is not finite.
         room = math.exp(margin * (math.log(high) - math.log(low)))
-        return cls(max(low / room, 1e-300), min(high * room, _FARTHEST))
+        return cls(*(min(max(end, 1 / _FARTHEST), _FARTHEST) for end in (low / room, high * room)))
 
     def __call__(self, value: float | None) -> float | None:
         if value is None or not math.isfinite(value) or value <= 0:
