@@ -116,7 +116,7 @@ def robust(
     own = {"out", "resume", "overwrite"}
     given = {name: value for name, value in ctx.params.items() if value is not None and name not in own}
     choices = RobustChoices(**given)
-    folder = robust_folder(choices) if out is None else expanded(out)
+    folder = robust_folder(choices) if out is None else expanded(out, "output folder")
     console = terminal()
 
     def tell(line: str) -> None:

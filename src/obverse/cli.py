@@ -73,7 +73,7 @@ def fit(
 
     given = {name: value for name, value in ctx.params.items() if name not in ("out", "overwrite")}
     choices = Choices(**{**given, "drop": tuple(drop), "categorical": tuple(categorical)})
-    folder = default_folder(data, target, penalty) if out is None else expanded(out)
+    folder = default_folder(data, target, penalty) if out is None else expanded(out, "output folder")
     check_output_folder(folder, overwrite=overwrite)
     console = terminal()
     with console.status("") as status:

@@ -80,7 +80,7 @@ def test_errors_are_one_line(fields, match):
         "width: 1e9",
         "width: .inf",
         "learning_rate: 1e300",
-        "weight_decay: 1e7",
+        "weight_decay: 1e31",
         "strength: 1e31",
         "batch_size: 10000000000",
         "penalty: {name: log-sum, parameters: {epsilon: 1.0e+300}}",

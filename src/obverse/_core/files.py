@@ -271,8 +271,14 @@ def _digest_of(file: Any, head: bytes = b"", stop: int | None = None) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------ folders
-def expanded(path: str | os.PathLike[str]) -> Path:
+def expanded(path: str | os.PathLike[str], what: str = "") -> Path:
     """A path from a user, with ``~`` replaced by the home folder.
+
+    Parameters
+    ----------
+    path : path-like
+    what : str
+        What the path is, for the message, such as ``"output folder"``.
 
     Raises
     ------
@@ -285,7 +291,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise InvalidArgumentError(f"{text}: there is no such home") from None
+        raise InvalidArgumentError(f"{what} {text}: there is no such home".lstrip()) from None
 
 
 def check_output_folder(

@@ -20,7 +20,7 @@ from ._sources import source_name
 from ._yaml import read_yaml, yaml_fault
 
 # Beyond these, nothing can be meant, and single precision has no room left for squares and products.
-_MOST, _LARGEST_RATE, _LARGEST_COUNT = 1e30, 1e6, 10**9
+_MOST, _LARGEST_COUNT = 1e30, 10**9
 
 __all__ = ["LabelChoice", "PenaltyChoice", "Recipe", "parse_budget", "parse_labels", "parse_penalty", "read_recipe"]
 
@@ -230,9 +230,9 @@ class Recipe(BaseModel):
     epochs: int | None = Field(default=None, ge=1, le=_LARGEST_COUNT)
     batch_size: int = Field(default=64, ge=1, le=_LARGEST_COUNT)
     optimizer: Literal["sgd", "adam", "adamw"] = "adam"
-    learning_rate: float = Field(default=2e-3, gt=0, le=_LARGEST_RATE)
+    learning_rate: float = Field(default=2e-3, gt=0, le=_MOST)
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0, le=_LARGEST_RATE)
+    weight_decay: float = Field(default=0.0, ge=0, le=_MOST)
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     labels: Annotated[LabelChoice | None, BeforeValidator(parse_labels)] = None
@@ -354,7 +354,7 @@ class Recipe(BaseModel):
     def folder(self) -> Path:
         """``out``, or ``runs/<data>-<model>-<penalty>-<face>-<goal>``."""
         if self.out is not None:
-            return expanded(self.out)
+            return expanded(self.out, "output folder")
         model = re.sub(r"[^\w.-]+", "-", self.model)
         parts = [source_name(self.data), model]
         parts += [] if self.labels is None else [f"labels-{self.labels.name}"]

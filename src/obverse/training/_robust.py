@@ -89,13 +89,11 @@ class RobustChoices:
             if not getattr(self, name):
                 raise InvalidArgumentError(f"{name} must not be empty")
         positive("learning_rate", self.learning_rate)
-        for name, value in (("strength", self.strength), ("weight_decay", self.weight_decay)):
-            nonnegative(name, value)
-        for name, value in (("learning_rate", self.learning_rate), ("weight_decay", self.weight_decay)):
-            if value > 1e6:
-                raise InvalidArgumentError(f"{name} must be at most 1e6, got {value:g}")
-        if self.strength > 1e30:
-            raise InvalidArgumentError(f"strength must be at most 1e30, got {self.strength:g}")
+        nonnegative("strength", self.strength)
+        nonnegative("weight_decay", self.weight_decay)
+        for name in ("learning_rate", "strength", "weight_decay"):
+            if getattr(self, name) > 1e30:
+                raise InvalidArgumentError(f"{name} must be at most 1e30, got {getattr(self, name):g}")
         for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size), ("every", self.every)):
             count(name, value, 1, 10**9)
         count("folds", self.folds, 2, 10**6)
