@@ -54,10 +54,10 @@ def fit(
     shapes: str | None = typer.Option(None, help="auto or given; by default auto for a penalty without parameters."),
     criterion: str = typer.Option("cv", help="cv, bic, ebic or stability."),
     rule: str = typer.Option("min", help="min or 1se: how far from the lowest error to stay for fewer features."),
-    features: int | None = typer.Option(None, min=1, help="Largest number of features."),
-    folds: int = typer.Option(5, min=2, help="Number of folds of cross-validation."),
-    test_fraction: float = typer.Option(0.2, min=0, max=1, help="Share of rows held out as a test; 0 for none."),
-    seed: int = typer.Option(0, min=0, max=2**32 - 1, help="Seed of the held-out rows and the folds."),
+    features: int | None = typer.Option(None, help="Largest number of features."),
+    folds: int = typer.Option(5, help="Number of folds of cross-validation."),
+    test_fraction: float = typer.Option(0.2, help="Share of rows held out as a test; 0 for none."),
+    seed: int = typer.Option(0, max=2**32 - 1, help="Seed of the held-out rows and the folds."),
     weights: str | None = typer.Option(None, help="Column of sample weights."),
     drop: list[str] = typer.Option([], help="Column to leave out; may be repeated."),  # noqa: B008
     categorical: list[str] = typer.Option([], help="Column of numbers that are categories; may be repeated."),  # noqa: B008
@@ -238,8 +238,8 @@ def dropout_diagnose(
 def dropout_spectrum(
     singular_values: str | None = typer.Option(None, help="Of the least-squares map, with commas: 3,2,1."),
     data: str | None = typer.Option(None, help="In their place: an .npz file with arrays X and y."),
-    depth: int = typer.Option(1, min=1, max=100, help="Number of hidden layers with dropout."),
-    width: int = typer.Option(..., min=1, max=1_000_000, help="Number of units of each hidden layer."),
+    depth: int = typer.Option(1, max=100, help="Number of hidden layers with dropout."),
+    width: int = typer.Option(..., max=1_000_000, help="Number of units of each hidden layer."),
     keep: str | None = typer.Option(None, help="Keep probabilities to show, with commas."),
     block_size: int = typer.Option(1, min=1, help="Number of units that are dropped together."),
     out: str | None = typer.Option(None, help="Save a picture, .png or .svg."),
