@@ -260,7 +260,7 @@ def test_a_header_that_announces_more_than_memory_holds(tmp_path):
     refused(tmp_path / "fashion", r"need .* of memory and .* are available")
 
 
-def test_images_are_sized_by_their_headers(parquet, png, monkeypatch):
+def test_images_are_sized_before_they_are_decoded(parquet, png, monkeypatch):
     """Nothing is decoded of a data set that would not fit; the line names its size and what there is."""
     folder = parquet([png(k % 2, (100, 80), "RGB") for k in range(4)], [0, 1, 0, 1])
     needed = 2 * 4 * 3 * 80 * 100

@@ -27,7 +27,7 @@ _COLOR = {"P", "RGB", "RGBA", "CMYK", "YCbCr"}
 def decode_images(images: Sequence[Any], where: str) -> Tensor:
     """Decode a column of images.
 
-    The headers are read first: they say what the images will take, before any is decoded.
+    The header of the first image says what all will take, before any is decoded.
 
     Parameters
     ----------
@@ -51,33 +51,46 @@ def decode_images(images: Sequence[Any], where: str) -> Tensor:
 
     if not len(images):
         raise InvalidArgumentError(f"{where} is empty: no rows to learn from")
+    rows = range(len(images))
     with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=4) as pool:
         # Large images are refused by what they need, all together.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        everywhere = range(len(images)), [where] * len(images)
-        headers = list(pool.map(_header, images, *everywhere, chunksize=256))
-        width, height, _ = headers[0]
-        for row, header in enumerate(headers):
-            if header[:2] != (width, height):
-                raise InvalidArgumentError(
-                    f"{_name(images[row], row, where)}: the image is {header[0]}x{header[1]} pixels "
-                    f"and the first one {width}x{height}; resize them to one size"
-                )
-        channels = 1 if all(mode in _GRAY for *_, mode in headers) else 3
-        shape = (len(images), channels, height, width)
-        # The images, and the copies that a split into training and test rows makes.
-        check_memory(
-            2 * math.prod(shape),
-            f"{where}: {len(images):,} images of {width}x{height} pixels",
-            "use fewer or smaller images",
-        )
-        decoded = torch.empty(shape, dtype=torch.uint8)
-        for _ in pool.map(_decode, images, *everywhere, decoded.numpy(), chunksize=256):
-            pass
+        with _image(images[0], 0, where) as first:
+            (width, height), is_gray = first.size, first.mode in _GRAY
+        for channels in (1, 3) if is_gray else (3,):
+            shape = (len(images), channels, height, width)
+            # The images, and the copies that a split into training and test rows makes.
+            check_memory(
+                2 * math.prod(shape),
+                f"{where}: {len(images):,} images of {width}x{height} pixels",
+                "use fewer or smaller images",
+            )
+            decoded = torch.empty(shape, dtype=torch.uint8)
+            if all(pool.map(_decode, images, rows, [where] * len(images), decoded.numpy())):
+                break
     return decoded
 
 
-def _opened(image: Any, row: int, where: str) -> Any:
+def _decode(image: Any, row: int, where: str, into: npt.NDArray[np.uint8]) -> bool:
+    """Decode one image into its place, a gray one to every channel; False if it has colors and the place has not."""
+    channels, height, width = into.shape
+    with _image(image, row, where) as picture:
+        if picture.size != (width, height):
+            raise InvalidArgumentError(
+                f"{_name(image, row, where)}: the image is {picture.width}x{picture.height} pixels "
+                f"and the first one {width}x{height}; resize them to one size"
+            )
+        target = "L" if picture.mode in _GRAY else "RGB"
+        if target == "RGB" and channels == 1:
+            return False
+        pixels = np.asarray(picture if picture.mode == target else picture.convert(target), dtype=np.uint8)
+    into[:] = pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    return True
+
+
+@contextmanager
+def _image(image: Any, row: int, where: str) -> Iterator[Any]:
+    """An image that is open, of which only the header was read; errors name the row."""
     from PIL import Image
 
     content = image if isinstance(image, bytes) else (image or {}).get("bytes")
@@ -85,32 +98,13 @@ def _opened(image: Any, row: int, where: str) -> Any:
     file: Any = io.BytesIO(content) if content is not None else path
     if file is None:
         raise InvalidArgumentError(f"{where}, row {row}: the image is missing")
-    return Image.open(file)
-
-
-def _header(image: Any, row: int, where: str) -> tuple[int, int, str]:
-    """Width, height and mode."""
-    with _readable(image, row, where), _opened(image, row, where) as picture:
-        if picture.mode not in _GRAY | _COLOR:
-            raise InvalidArgumentError(
-                f"{_name(image, row, where)}: cannot read mode {picture.mode}; save images with 8 bits a channel"
-            )
-        return picture.width, picture.height, picture.mode
-
-
-def _decode(image: Any, row: int, where: str, into: npt.NDArray[np.uint8]) -> None:
-    """Decode one image into its place; a gray one among color ones is repeated over the channels."""
-    with _readable(image, row, where), _opened(image, row, where) as picture:
-        target = "L" if picture.mode in _GRAY else "RGB"
-        pixels = np.asarray(picture if picture.mode == target else picture.convert(target), dtype=np.uint8)
-    into[:] = pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-
-
-@contextmanager
-def _readable(image: Any, row: int, where: str) -> Iterator[None]:
-    """Name the row where an image cannot be read."""
     try:
-        yield
+        with Image.open(file) as picture:
+            if picture.mode not in _GRAY | _COLOR:
+                raise InvalidArgumentError(
+                    f"{_name(image, row, where)}: cannot read mode {picture.mode}; save images with 8 bits a channel"
+                )
+            yield picture
     except InvalidArgumentError:
         raise
     except Exception as error:  # Pillow raises a different type for every way a file can be broken
