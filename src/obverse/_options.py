@@ -32,7 +32,7 @@ VALIDATION_FRACTION: Any = typer.Option(None, help="Of the training rows [0.1]."
 TEST_FRACTION: Any = typer.Option(None, help="Where the source has no test split [0.2].")
 PRECISION: Any = typer.Option(None, help="fp32, bf16 or fp16 [fp32].")
 DEVICE: Any = typer.Option(None, help="auto or cpu [auto].")
-THREADS: Any = typer.Option(None, help="CPU threads [by the size of the model].")
+THREADS: Any = typer.Option(None, help="CPU threads [OMP_NUM_THREADS, else the faster number in a few timed steps].")
 TRACKER: Any = typer.Option(None, help="none, csv or tensorboard [none].")
 RECIPE: Any = typer.Option(None, help="Start from this recipe.yaml; other options override it.")
 OUT: Any = typer.Option(None, help="Output folder [runs/<what was run>].")

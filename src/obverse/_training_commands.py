@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
 
 from . import _options as option
+from ._core.files import expanded
+from ._terminal import FAILED, INTERRUPTED, terminal
 
 __all__ = ["compare", "robust", "sparsify", "train"]
 
@@ -105,7 +105,7 @@ def robust(
     validation_fraction: float | None = option.VALIDATION_FRACTION,
     test_fraction: float | None = option.TEST_FRACTION,
     seed: int | None = typer.Option(None, help="[0]"),
-    threads: int | None = typer.Option(None, help="CPU threads [as torch decides]."),
+    threads: int | None = option.THREADS,
     out: str | None = typer.Option(None, help="Output folder [runs/robust-<data>-<model>]."),
     resume: bool = option.RESUME,
     overwrite: bool = option.OVERWRITE,
@@ -116,14 +116,20 @@ def robust(
     own = {"out", "resume", "overwrite"}
     given = {name: value for name, value in ctx.params.items() if value is not None and name not in own}
     choices = RobustChoices(**given)
-    folder = robust_folder(choices) if out is None else Path(out).expanduser()
-    console = Console()
+    folder = robust_folder(choices) if out is None else expanded(out, "output folder")
+    console = terminal()
 
     def tell(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
     command = shlex.join(["obverse", *sys.argv[1:]])
-    result = train_robust(choices, folder, resume=resume, overwrite=overwrite, tell=tell, command=command)
+    try:
+        result = train_robust(choices, folder, resume=resume, overwrite=overwrite, tell=tell, command=command)
+    except KeyboardInterrupt:
+        if not folder.is_dir():
+            raise
+        tell(f"obverse: interrupted; the same command with --resume goes on in {folder}")
+        raise typer.Exit(INTERRUPTED) from None
     typer.echo(f"\n{result}\n")
     tell(f"{folder}: robust.json, groups.png, stages/model.safetensors")
 
@@ -168,35 +174,38 @@ def compare(
     chosen = read_recipe(given, recipe)
     # The command line is kept with the results, and a password in it is nobody else's business.
     command = shlex.join(["obverse", *(hide_password(word, storage) for word in sys.argv[1:])])
-    console = Console()
+    console = terminal()
     try:
         comparison = compare(chosen, methods, budgets, storage=storage, command=command, console=console)
     except InterruptedRunError as error:
-        console.print(f"obverse: {error}; go on with: {command}", style="yellow", markup=False, soft_wrap=True)
-        raise typer.Exit(130) from None
+        console.print(f"obverse: {error}; go on with: {command}", style="yellow", soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
     console.print(comparison_table(comparison))
-    for cell in comparison["cells"]:
-        if cell["state"] == "failed":
-            text = f"failed: {cell['folder']}: {cell['error']}"
-            console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    failed = [cell for cell in comparison["cells"] if cell["state"] == "failed"]
+    for cell in failed:
+        console.print(f"failed: {cell['folder']}: {cell['error']}", style="yellow", soft_wrap=True)
     console.print(f"{compare_folder(chosen)}: compare.html, compare.json, cells", soft_wrap=True)
+    if failed:
+        raise typer.Exit(FAILED)
 
 
 def _study(ctx: typer.Context, fixed: dict[str, Any], name: str) -> None:
     """Run the recipe that a command's options describe."""
-    from .training import InterruptedRunError, read_recipe, results_table, run_recipe
+    from .training import InterruptedRunError, is_factory, read_recipe, results_table, run_recipe
 
     own = {"recipe", "resume", "overwrite"}
     given = {name: value for name, value in ctx.params.items() if value is not None and name not in own}
     resume, overwrite = ctx.params["resume"], ctx.params["overwrite"]
     chosen = read_recipe({**given, **fixed}, ctx.params["recipe"], resume)
     command = shlex.join(["obverse", *sys.argv[1:]])
-    console = Console(quiet=os.environ.get("RANK", "0") != "0")
+    console = terminal(quiet=os.environ.get("RANK", "0") != "0")
     try:
         metrics = run_recipe(chosen, resume=resume, overwrite=overwrite, command=command, console=console)
     except InterruptedRunError as error:
-        again = shlex.join(["obverse", name, "--resume", "--out", str(chosen.folder())])
-        console.print(f"obverse: {error}; go on with: {again}", style="yellow", markup=False, soft_wrap=True)
-        raise typer.Exit(130) from None
+        # A file does not get to run code: a model to import is named again.
+        code = ["--model", chosen.model] if is_factory(chosen.model) else []
+        again = shlex.join(["obverse", name, "--resume", "--out", str(chosen.folder()), *code])
+        console.print(f"obverse: {error}; go on with: {again}", style="yellow", soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
     console.print(results_table(metrics))
     console.print(f"{chosen.folder()}: report.html, metrics.json, recipe.yaml, model.safetensors", soft_wrap=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
-from pathlib import Path
 
 import typer
-from rich.console import Console
 
+from ._core.files import check_output_folder, expanded, write_text
+from ._terminal import PlainCommand, run_app, terminal
 from ._training_commands import compare, robust, sparsify, train
 from ._version import __version__
-from .errors import InvalidArgumentError, ObverseError
+from .errors import InvalidArgumentError
 
 __all__ = ["app", "main"]
 
@@ -30,7 +30,6 @@ dropout = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(dropout)
-errors = Console(stderr=True)
 
 
 @app.callback(invoke_without_command=True)
@@ -41,10 +40,10 @@ def version(show: bool = typer.Option(False, "--version", help="Print the versio
 
 
 for command in (sparsify, train, robust, compare):
-    app.command()(command)
+    app.command(cls=PlainCommand)(command)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def fit(
     ctx: typer.Context,
     data: str = typer.Argument(help="A .csv, .csv.gz or .parquet file."),
@@ -55,10 +54,10 @@ def fit(
     shapes: str | None = typer.Option(None, help="auto or given; by default auto for a penalty without parameters."),
     criterion: str = typer.Option("cv", help="cv, bic, ebic or stability."),
     rule: str = typer.Option("min", help="min or 1se: how far from the lowest error to stay for fewer features."),
-    features: int | None = typer.Option(None, help="At most so many features."),
-    folds: int = typer.Option(5, help="Of cross-validation."),
-    test_fraction: float = typer.Option(0.2, help="Rows held out to test the model; 0 for none."),
-    seed: int = typer.Option(0, help="Of the held-out rows and the folds."),
+    features: int | None = typer.Option(None, help="Largest number of features."),
+    folds: int = typer.Option(5, help="Number of folds of cross-validation."),
+    test_fraction: float = typer.Option(0.2, help="Share of rows held out as a test; 0 for none."),
+    seed: int = typer.Option(0, max=2**32 - 1, help="Seed of the held-out rows and the folds."),
     weights: str | None = typer.Option(None, help="Column of sample weights."),
     drop: list[str] = typer.Option([], help="Column to leave out; may be repeated."),  # noqa: B008
     categorical: list[str] = typer.Option([], help="Column of numbers that are categories; may be repeated."),  # noqa: B008
@@ -68,21 +67,20 @@ def fit(
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace an earlier fit in the output folder."),
 ) -> None:
     """Fit a sparse linear model to a table, choose its strength, and test it on rows held out."""
-    from .linear._choices import Choices
-    from .linear._fit_files import check_folder, default_folder, features_grid, measures_grid, write_fit
-    from .linear._model_file import write_atomically
-    from .linear._table_fit import fit_table
+    from rich.text import Text
+
+    from .linear import Choices, default_folder, features_grid, fit_table, measures_grid, write_fit
 
     given = {name: value for name, value in ctx.params.items() if name not in ("out", "overwrite")}
     choices = Choices(**{**given, "drop": tuple(drop), "categorical": tuple(categorical)})
-    folder = default_folder(data, target, penalty) if out is None else Path(out).expanduser()
-    check_folder(folder, overwrite)
-    console = Console()
+    folder = default_folder(data, target, penalty) if out is None else expanded(out, "output folder")
+    check_output_folder(folder, overwrite=overwrite)
+    console = terminal()
     with console.status("") as status:
 
         def tell(line: str) -> None:
-            status.update(line)
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            status.update(Text(line))
+            console.print(line, soft_wrap=True)
 
         model, record = fit_table(choices, tell=tell, command=shlex.join(["obverse", *sys.argv[1:]]))
     console.print(features_grid(record))
@@ -92,12 +90,12 @@ def fit(
 
     from .report import write_linear
 
-    write_atomically(folder / "report.html", lambda file: write_linear(record, file))
+    write_linear(record, folder / "report.html")
     write_fit(folder, model, record)
     console.print(f"{folder}: report.html, model.safetensors, features.csv, record.json", soft_wrap=True)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def predict(
     model: str = typer.Argument(help="model.safetensors of a fit, or its folder."),
     data: str = typer.Argument(help="A .csv, .csv.gz or .parquet file with the columns that the model uses."),
@@ -106,33 +104,33 @@ def predict(
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace the file."),
 ) -> None:
     """Predict with a fitted linear model, one line for every row of a table."""
-    from .linear._model_file import write_atomically
-    from .linear._predict_file import predict_file
+    from .linear import predict_file
 
-    path = Path(out).expanduser()
+    path = expanded(out)
     if out != "-" and path.exists() and not overwrite:
         raise InvalidArgumentError(
             f"{out} is there already; choose another file with --out, or replace it with --overwrite"
         )
     text, remarks = predict_file(model, data, probabilities=probabilities)
     for remark in remarks:
-        errors.print(f"obverse: {remark}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        terminal(stderr=True).print(f"obverse: {remark}", style="yellow", soft_wrap=True)
     if out == "-":
-        typer.echo(text, nl=False)
+        # Data, not words for a reader: the bytes are those of the file, whatever the terminal can show.
+        typer.echo(text.encode(), nl=False)
         return
-    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8", newline=""))
-    Console().print(f"{out}: {len(text.splitlines()) - 1:,} predictions", markup=False, highlight=False, soft_wrap=True)
+    write_text(path, text)
+    terminal().print(f"{out}: {len(text.splitlines()) - 1:,} predictions", soft_wrap=True)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def penalties(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
     """List the catalogue: formula, slope at zero, exact zeros, tail and curvature limit."""
-    from .duality._summary import catalogue_summary, print_catalogue
+    from .duality import catalogue_summary, print_catalogue
 
     print_catalogue(catalogue_summary(), as_json)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def duality(
     name: str | None = typer.Argument(None, help='Penalty, such as "log-sum" or "l0.5".'),
     epsilon: float | None = typer.Option(None, help="Shorthand for --set epsilon=..."),
@@ -143,7 +141,7 @@ def duality(
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Show both faces of a penalty, or of a keep probability."""
-    from .duality._summary import chosen_penalty, duality_summary, print_duality
+    from .duality import chosen_penalty, duality_summary, print_duality
 
     chosen, title = chosen_penalty(name, epsilon, parameters, strength, keep_probability)
     summary = duality_summary(chosen, strength, title)
@@ -154,7 +152,7 @@ def duality(
     print_duality(summary, as_json, out)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def compact(
     run: str = typer.Argument(help="Output folder of obverse sparsify."),
     model: str | None = typer.Option(None, help="The run's package.module:factory, if you trust it."),
@@ -163,16 +161,16 @@ def compact(
     """Remove the dead units of a run's model; the smaller model and its certificate go to the folder."""
     from .training import compact_run
 
-    certificate = compact_run(run, model=model)
+    certificate = compact_run(expanded(run), model=model)
     typer.echo(certificate.to_json() if as_json else str(certificate))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def bench(
     run: str = typer.Argument(help="Output folder of obverse sparsify."),
     batches: str = typer.Option("1,32,256", "--batch", help="Batch sizes, with commas."),
-    threads: int | None = typer.Option(None, help="CPU threads [as torch decides]."),
-    repeats: int = typer.Option(21, help="Rounds of each comparison."),
+    threads: int | None = typer.Option(None, min=1, max=1024, help="CPU threads [as torch decides]."),
+    repeats: int = typer.Option(21, min=5, max=100_000, help="Rounds of each comparison."),
     model: str | None = typer.Option(None, help="The run's package.module:factory, if you trust it."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
@@ -185,12 +183,12 @@ def bench(
         sizes = tuple(int(size) for size in batches.split(","))
     except ValueError:
         raise InvalidArgumentError(f"--batch takes whole numbers with commas, such as 1,32; got {batches!r}") from None
-    record = bench_run(run, batches=sizes, threads=threads, repeats=repeats, model=model)
+    record = bench_run(expanded(run), batches=sizes, threads=threads, repeats=repeats, model=model)
     text = record.pop("text")
     typer.echo(json.dumps(record, indent=2, allow_nan=False) if as_json else text)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def export(
     run: str = typer.Argument(help="Output folder of obverse sparsify."),
     form: str = typer.Option("onnx", "--format", help="onnx, or torch for torch.export."),
@@ -204,11 +202,11 @@ def export(
 
     from .training import export_run
 
-    parity = export_run(run, form, out=out, trained=trained, model=model)
+    parity = export_run(expanded(run), form, out=None if out is None else expanded(out), trained=trained, model=model)
     typer.echo(json.dumps(parity.to_dict(), indent=2) if as_json else str(parity))
 
 
-@dropout.command("diagnose")
+@dropout.command("diagnose", cls=PlainCommand)
 def dropout_diagnose(
     run: str = typer.Argument(help="Output folder of obverse sparsify."),
     rate: float | None = typer.Option(None, help="Drop rate before the last layer [the model's own, else 0.5]."),
@@ -224,26 +222,26 @@ def dropout_diagnose(
 
     if out is not None and not out.lower().endswith((".html", ".htm")):
         raise InvalidArgumentError(f"the page must end in .html, got {out!r}")
-    record = diagnose_run(run, drop_rate=rate, part=part, model=model)
+    record = diagnose_run(expanded(run), drop_rate=rate, part=part, model=model)
     text = record.pop("text")
     record["command"] = shlex.join(["obverse", *sys.argv[1:]])
     if out is not None:
         from .report import write_dropout
 
-        write_dropout(record, Path(out).expanduser())
+        write_dropout(record, expanded(out))
     typer.echo(json.dumps({**record, "page": out}, indent=2, allow_nan=False) if as_json else text)
     if out is not None and not as_json:
         typer.echo(f"\npage saved to {out}")
 
 
-@dropout.command("spectrum")
+@dropout.command("spectrum", cls=PlainCommand)
 def dropout_spectrum(
     singular_values: str | None = typer.Option(None, help="Of the least-squares map, with commas: 3,2,1."),
     data: str | None = typer.Option(None, help="In their place: an .npz file with arrays X and y."),
-    depth: int = typer.Option(1, help="Hidden layers with dropout."),
-    width: int = typer.Option(..., help="Units of each of them."),
+    depth: int = typer.Option(1, max=100, help="Number of hidden layers with dropout."),
+    width: int = typer.Option(..., max=1_000_000, help="Number of units of each hidden layer."),
     keep: str | None = typer.Option(None, help="Keep probabilities to show, with commas."),
-    block_size: int = typer.Option(1, help="Units that are dropped together."),
+    block_size: int = typer.Option(1, min=1, help="Number of units that are dropped together."),
     out: str | None = typer.Option(None, help="Save a picture, .png or .svg."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
@@ -256,9 +254,11 @@ def dropout_spectrum(
     values = (
         singular_values_of_file(data) if data is not None else numbers_of(singular_values or "", "--singular-values")
     )
+    if not max(map(abs, values)) <= 1e100:
+        raise InvalidArgumentError(f"singular values must be at most 1e100, got {max(values):g}")
     rates = None if keep is None else numbers_of(keep, "--keep")
     if out is not None:
-        from .report._faces import check_picture
+        from .report import check_picture
 
         check_picture(out)
     summary = spectrum_summary(values, depth, width, block_size, rates)
@@ -271,11 +271,7 @@ def dropout_spectrum(
 
 def main() -> None:
     """Run the command line; anything Obverse refuses is one clear line and exit code 2."""
-    try:
-        app()
-    except (ObverseError, OSError) as error:  # what the disk refuses is no fault in the program either
-        errors.print(f"obverse: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
+    sys.exit(run_app(app))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from page_document import Document, contrast
 
-from obverse.errors import InvalidArgumentError
+from obverse.errors import FileWriteError, InvalidArgumentError
 from obverse.report import write_report
+from obverse.report._scales import Linear, Logarithmic
 
 LIMIT = 400_000
 
@@ -398,3 +399,33 @@ def test_the_page_never_scrolls_sideways(width: int, tmp_path: Path) -> None:
     found = re.search(r"<title>(\d+)</title>", shown)
     assert found is not None
     assert int(found.group(1)) <= width
+
+
+def test_a_command_that_is_no_utf_8_is_shown_with_escapes(tmp_path: Path) -> None:
+    path = write_report({"command": "obverse sparsify --out d\udcff", "runs": [run()]}, tmp_path / "r.html")
+    assert "d\\udcff" in path.read_text(encoding="utf-8")
+
+
+def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "r.html").write_text("old")
+
+    def full(self: Path, content: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(FileWriteError, match="No space left on device"):
+        write_report({"runs": [run()]}, tmp_path / "r.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
+    assert (tmp_path / "r.html").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    "values", [[1e-300, 1e300], [5e-324, 1.7e308], [-1.7e308, 1.7e308], [0.0, 1e-300], [1e300], [-1e308, 0.0]]
+)
+def test_axes_hold_the_smallest_and_the_largest_numbers(values: list[float]) -> None:
+    for scale in (Linear.around(values), Linear.counting(values), Logarithmic.around(values)):
+        if scale is None:
+            continue
+        places = [scale(value) for value in values]
+        assert all(place is None or math.isfinite(place) for place in places)
+        assert all(math.isfinite(tick) for tick in scale.ticks())

@@ -8,6 +8,7 @@ from torch import nn
 
 from obverse.errors import InvalidArgumentError, UnknownNameError
 from obverse.training import MODELS, build_model
+from obverse.training._models import TEXT_MODELS
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
@@ -110,3 +111,24 @@ def test_width_scales_the_hidden_layers(name):
 def test_a_factory_needs_the_keyword_for_another_width(package):
     with pytest.raises(InvalidArgumentError, match="takes no keyword 'width'"):
         build_model("nets_of_mine:fixed", (4,), 3, 0.5)
+
+
+@pytest.mark.parametrize("width", [1e5, 1e9, 1e18])
+@pytest.mark.parametrize("name", [*MODELS, *TEXT_MODELS])
+def test_a_model_that_does_not_fit_is_refused_before_it_is_made(name, width):
+    texts = name in TEXT_MODELS
+    before = torch.get_rng_state()
+    with pytest.raises(
+        InvalidArgumentError, match=f"model {name} at width .* weights need .* lower the width"
+    ) as caught:
+        build_model(name, (30,) if texts else (1, 28, 28), 10, width, 32_768 if texts else None)
+    assert "\n" not in str(caught.value)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_sizing_a_model_does_not_change_its_weights():
+    torch.manual_seed(0)
+    sized = build_model("mlp", (12,), 3, width=2.5)
+    torch.manual_seed(0)
+    plain = MODELS["mlp"]((12,), 3, 2.5)
+    assert all(torch.equal(a, b) for a, b in zip(sized.parameters(), plain.parameters(), strict=True))

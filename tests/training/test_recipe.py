@@ -43,7 +43,7 @@ def test_round_trip(tmp_path, fields):
     [
         ({"epoch": 3}, "unknown recipe field 'epoch'; did you mean 'epochs'"),
         ({"penalty": {"name": "mcp", "gamma": 3}}, "unknown recipe field 'gamma'"),
-        ({"epochs": 0}, "'epochs'.*greater than or equal to 1; got 0"),
+        ({"epochs": 0}, "'epochs': must be at least 1; got 0"),
         ({"epochs": "many"}, "'epochs'"),
         ({"learning_rate": float("nan")}, "learning_rate"),
         ({"learning_rate": float("inf")}, "learning_rate"),
@@ -61,6 +61,62 @@ def test_round_trip(tmp_path, fields):
 def test_errors_are_one_line(fields, match):
     with pytest.raises(InvalidArgumentError, match=match) as caught:
         Recipe.from_mapping(fields)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "epochs: 1\nseed: 2\nepochs: 3\n",
+        "penalty:\n  name: lasso\n  name: mcp\n",
+        "a: &a [1, 1]\nb: [*a, *a, *a]\n",
+        "epochs: " + "9" * 5000,
+        "width: " + "1" * 400,
+        "epochs: 2020-13-45",
+        "[" * 5000,
+        "? [1, 2]\n: 3\n",
+        "epochs: true",
+        "epochs: .nan",
+        "width: 1e9",
+        "width: .inf",
+        "learning_rate: 1e300",
+        "weight_decay: 1e31",
+        "strength: 1e31",
+        "batch_size: 10000000000",
+        "penalty: {name: log-sum, parameters: {epsilon: 1.0e+300}}",
+        "penalty: {name: log-sum, parameters: {epsilon: 1.0e-300}}",
+        "penalty: {name: log-sum, parameters: {epsilon: .nan}}",
+        "labels: {name: adaptive, parameters: {strength: .inf}}",
+        'out: "a\\0b"',
+        'data: ""',
+        "model: ''",
+    ],
+)
+def test_files_with_a_value_that_no_run_can_use(tmp_path, text):
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(InvalidArgumentError, match=r"recipe|labels|strength") as caught:
+        Recipe.read(tmp_path / "r.yaml")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_binary_file_and_a_folder_are_no_recipe(tmp_path):
+    (tmp_path / "r.yaml").write_bytes(bytes(range(256)))
+    with pytest.raises(InvalidArgumentError, match="not text in UTF-8"):
+        Recipe.read(tmp_path / "r.yaml")
+    with pytest.raises(InvalidArgumentError, match="cannot read recipe"):
+        Recipe.read(tmp_path)
+
+
+def test_numbers_of_label_options_are_numbers_in_every_notation():
+    labels = Recipe.from_mapping({"labels": "adaptive:strength=1e-3,update=average,only_correct=true"}).labels
+    assert labels.parameters == {"strength": 1e-3, "update": "average", "only_correct": True}
+
+
+@pytest.mark.parametrize("value", ["[1", "{a", "1e300", "nan", "*a"])
+def test_label_options_that_are_no_plain_value(value):
+    with pytest.raises(InvalidArgumentError, match="strength") as caught:
+        Recipe.from_mapping({"labels": f"adaptive:strength={value}"})
     assert "\n" not in str(caught.value)
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from obverse._core import resources
 from obverse.errors import InvalidArgumentError, UnknownNameError
-from obverse.training import read_source
+from obverse.training import _images, read_source
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
@@ -245,6 +246,61 @@ def test_truncated_idx(tmp_path):
     file = idx_folder(tmp_path / "fashion") / "train-images-idx3-ubyte.gz"
     file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes())[:-3]))
     refused(tmp_path / "fashion", "truncated")
+
+
+def test_idx_with_bytes_too_many(tmp_path):
+    file = idx_folder(tmp_path / "fashion") / "train-images-idx3-ubyte.gz"
+    file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes()) + b"x"))
+    refused(tmp_path / "fashion", "too long")
+
+
+def test_a_header_that_announces_more_than_memory_holds(tmp_path):
+    file = idx_folder(tmp_path / "fashion") / "train-images-idx3-ubyte.gz"
+    file.write_bytes(gzip.compress(struct.pack(">BBBBIII", 0, 0, 8, 3, *[2**31] * 3)))
+    refused(tmp_path / "fashion", r"need .* of memory and .* are available")
+
+
+def test_images_are_sized_before_they_are_decoded(parquet, png, monkeypatch):
+    """Nothing is decoded of a data set that would not fit; the line names its size and what there is."""
+    folder = parquet([png(k % 2, (100, 80), "RGB") for k in range(4)], [0, 1, 0, 1])
+    needed = 2 * 4 * 3 * 80 * 100
+    monkeypatch.setattr(_images, "_decode", lambda *arguments: pytest.fail("nothing is to be decoded"))
+    monkeypatch.setattr(resources, "available_memory", lambda: needed - 1)
+    refused(
+        folder, r"4 images of 100x80 pixels need 187\.5 KiB of memory and 187\.5 KiB are available: use fewer or small"
+    )
+    monkeypatch.undo()
+    monkeypatch.setattr(resources, "available_memory", lambda: needed)
+    assert read_source(str(folder)).train.inputs.shape == (4, 3, 80, 100)
+
+
+def test_images_that_look_like_bombs_are_one_line(parquet, png, monkeypatch, recwarn):
+    folder = parquet([png(k % 2) for k in range(4)], [0, 1, 0, 1])
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 40)  # a warning from here on, an error beyond twice as many
+    assert read_source(str(folder)).train.inputs.shape == (4, 1, 8, 8)
+    assert not [warning for warning in recwarn if "bomb" in str(warning.message).lower()]
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 30)
+    refused(folder, "row 0.*exceeds limit")
+
+
+@pytest.mark.parametrize("name", ["x[ab]", "x*", "x?", "[!x]"])
+def test_a_name_with_brackets_or_stars_is_no_pattern(name, tmp_path):
+    """Neighbors that the name would match as a pattern are left alone."""
+    rows = "\n".join(f"{k},{k % 2}" for k in range(8))
+    (tmp_path / "xa.csv").write_text(f"a,label\n{rows.replace('1', '5')}\n")
+    (tmp_path / "ya.csv").write_text(f"a,label\n{rows.replace('1', '5')}\n")
+    (tmp_path / f"{name}.csv").write_text(f"a,label\n{rows}\n")
+    assert read_source(str(tmp_path / f"{name}.csv")).train.inputs.flatten().tolist() == list(range(8))
+
+
+def test_an_image_folder_with_brackets(tmp_path, png):
+    for where, shade in (("pets[ab]", 1), ("petsa", 2)):
+        for label in ("cat", "dog"):
+            (tmp_path / where / label).mkdir(parents=True)
+            (tmp_path / where / label / "0.png").write_bytes(png(shade))
+    source = read_source(str(tmp_path / "pets[ab]"))
+    assert len(source.train) == 2
+    assert source.train.inputs[0, 0, 0, 0] == 50
 
 
 def test_local_copy_of_a_named_source(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from obverse.errors import InvalidArgumentError
-from obverse.training import Samples, Source, read_source, split_source
+from obverse.training import Samples, Source, _split, read_source, split_source
 from obverse.training._split import carve
 
 
@@ -59,3 +59,16 @@ def test_images_are_normalized_per_channel():
     assert data.mean.shape == (1, 3, 1, 1)
     assert float(data.mean[0, 1]) == pytest.approx(7.5)
     assert data.normalize(data.train.inputs).dtype == torch.float32
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 4), (7,)])
+def test_statistics_do_not_depend_on_how_rows_are_taken(shape, monkeypatch):
+    """Large images are taken a few at a time, so that double precision of all of them is never in memory."""
+    inputs = torch.randint(0, 256, (50, *shape), generator=torch.Generator().manual_seed(0)).float()
+    whole = _split._statistics(inputs)
+    monkeypatch.setattr(_split, "_CHUNK", 90)
+    for one, other in zip(_split._statistics(inputs), whole, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=0)
+    dims = (0, 2, 3) if len(shape) == 3 else (0,)
+    torch.testing.assert_close(whole[0].flatten(), inputs.double().mean(dims).float())
+    torch.testing.assert_close(whole[1].flatten(), inputs.double().std(dims, correction=0).float())

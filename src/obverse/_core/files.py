@@ -25,6 +25,7 @@ __all__ = [
     "check_output_folder",
     "check_seal",
     "digest_of",
+    "expanded",
     "is_temporary",
     "locked",
     "read_json",
@@ -303,6 +304,29 @@ def _digest_of(file: Any, head: bytes = b"", stop: int | None = None) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------ folders
+def expanded(path: str | os.PathLike[str], what: str = "") -> Path:
+    """A path from a user, with ``~`` replaced by the home folder.
+
+    Parameters
+    ----------
+    path : path-like
+    what : str
+        What the path is, for the message, such as ``"output folder"``.
+
+    Raises
+    ------
+    InvalidArgumentError
+        There is no such home, or the path is empty or holds a null character, which no system accepts.
+    """
+    text = os.fspath(path)
+    if not text or "\0" in text:
+        raise InvalidArgumentError(f"{text!r} is no path")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise InvalidArgumentError(f"{what} {text}: there is no such home".lstrip()) from None
+
+
 def check_output_folder(
     folder: Path, *, resume: bool | None = None, overwrite: bool | None = None, worthless: Set[str] = frozenset()
 ) -> None:

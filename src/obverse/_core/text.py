@@ -33,9 +33,13 @@ def aligned(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:
 
 
 def brief(value: object) -> str:
-    """How a message shows a value: its ``repr`` in one line, cut where it is long."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= _MOST_OF_A_VALUE else text[: _MOST_OF_A_VALUE - 1] + "…"
+    """How a message shows a value: its ``repr`` in one line, cut in the middle where it is long."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # a whole number with more digits than Python converts to text
+        return f"a number of about {int(getattr(value, 'bit_length', int)() * 0.30103):,} digits"
+    most = _MOST_OF_A_VALUE
+    return text if len(text) <= most else f"{text[: 2 * most // 3]}…{text[-most // 3 + 1 :]}"
 
 
 def one_line(error: BaseException) -> str:

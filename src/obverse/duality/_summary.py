@@ -18,6 +18,9 @@ from ._subquadratic import check_subquadratic
 
 __all__ = ["catalogue_summary", "chosen_penalty", "duality_summary", "print_catalogue", "print_duality"]
 
+# Beyond it, the squares in the formulas are no finite numbers.
+_MOST = 1e100
+
 _FORMULAS = {
     "ridge": "w²/2",
     "lasso": "|w|",
@@ -75,6 +78,9 @@ def chosen_penalty(
             arguments[key.strip()] = float(value)
         except ValueError:
             arguments[key.strip()] = value.strip()
+    for key, number in arguments.items():
+        if isinstance(number, float) and not abs(number) <= _MOST:
+            raise InvalidArgumentError(f"{key} must be a finite number of at most {_MOST:g}, got {number:g}")
     assert name is not None
     chosen = penalty(name, **arguments)
     return chosen, str(chosen)

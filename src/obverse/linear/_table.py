@@ -194,7 +194,7 @@ def _read_csv(file: Path, as_text: Sequence[str]) -> Any:
         parse_options=csv.ParseOptions(newlines_in_values=True),
         convert_options=csv.ConvertOptions(strings_can_be_null=True, column_types=types),
     )
-    spoilt = [name for name in arrow.column_names if pyarrow.types.is_binary(arrow.schema.field(name).type)]
+    spoilt = [field.name for field in arrow.schema if pyarrow.types.is_binary(field.type)]
     if spoilt:
         raise InvalidArgumentError(
             f"cannot read {file}: column {spoilt[0]!r} is not text in UTF-8; save the file as UTF-8"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ._faces import plot_faces
     from ._linear import write_linear
     from ._page import write_report
+    from ._picture import check_picture as check_picture
     from ._spectrum import plot_spectrum
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "check_picture": "_picture",
     "plot_calibration": "_calibration_picture",
     "plot_faces": "_faces",
     "plot_spectrum": "_spectrum",

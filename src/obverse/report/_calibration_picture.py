@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidArgumentError
-from ._faces import PICTURE_STYLE, check_picture
+from ._picture import PICTURE_STYLE, check_picture, save_picture
 from ._record import Record, as_text
 from ._reliability import reliability_tables
 
@@ -63,9 +63,7 @@ def plot_calibration(record: Mapping[str, Any], path: str | Path) -> Path:
         if is_square:
             names = [as_text(name, 24) for name in read.items("data.classes")]
             _draw_relations(halves.pop(0), np.array(matrix), names if len(names) == len(matrix) else [])
-        metadata: dict[str, Any] = {"Date": None} if path.suffix.lower() == ".svg" else {}
-        figure.savefig(path, dpi=160, metadata=metadata)
-    return path
+        return save_picture(figure, path)
 
 
 def _draw_reliability(half: Any, series: Mapping[str, Any]) -> None:

@@ -9,31 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..duality import faces
-from ..errors import InvalidArgumentError
-from ..penalties._base import Penalty
+from ..penalties import Penalty
+from ._picture import PICTURE_STYLE, check_picture, save_picture
 
-__all__ = ["PICTURE_STYLE", "check_picture", "plot_faces"]
+__all__ = ["plot_faces"]
 
 _BLUE, _ORANGE, _GRAY = "#1f5fa8", "#d1661f", "#8a8f98"
-PICTURE_STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#555b66",
-    "axes.linewidth": 0.8,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.labelcolor": "#333842",
-    "xtick.color": "#555b66",
-    "ytick.color": "#555b66",
-    "axes.grid": True,
-    "grid.color": "#e6e8ec",
-    "grid.linewidth": 0.7,
-    "legend.frameon": False,
-    "svg.hashsalt": "obverse",
-}
 
 
 def plot_faces(penalty: Penalty, strength: float, path: str | Path, *, title: str | None = None) -> Path:
@@ -105,19 +86,7 @@ def plot_faces(penalty: Penalty, strength: float, path: str | Path, *, title: st
         fourth.set_xlim(0, curves.eta_grid[-1])
         for line in (line for axes in (first, second, third, fourth) for line in axes.lines):
             line.set_clip_on(line.get_label() == "slope Ω'(w)")
-        metadata: dict[str, Any] = {"Date": None} if path.suffix.lower() == ".svg" else {}
-        figure.savefig(path, dpi=160, metadata=metadata)
-    return path
-
-
-def check_picture(path: str | Path) -> Path:
-    """A path that a picture can go to; raises for another suffix or a missing folder."""
-    path = Path(path)
-    if path.suffix.lower() not in (".png", ".svg"):
-        raise InvalidArgumentError(f"the picture must end in .png or .svg, got {path.name!r}")
-    if not path.parent.is_dir():
-        raise InvalidArgumentError(f"the folder {str(path.parent)!r} does not exist")
-    return path
+        return save_picture(figure, path)
 
 
 def _without_jumps(y: Any) -> Any:

@@ -10,6 +10,10 @@ from typing import final
 __all__ = ["Linear", "Logarithmic", "Scale", "finite"]
 
 
+# Ends of an axis, between which a difference of two numbers is a finite one.
+_FARTHEST = 1e300
+
+
 def finite(values: Iterable[float | None]) -> list[float]:
     """The numbers among ``values``: neither missing, nor NaN, nor infinite."""
     return [value for value in values if value is not None and math.isfinite(value)]
@@ -40,7 +44,7 @@ class Linear(Scale):
             # One single value: open the axis around it, so that it sits in the middle.
             margin = abs(low) * 0.5 or 0.5
             low, high = low - margin, low + margin
-        self.low, self.high = low, high
+        self.low, self.high = max(low, -_FARTHEST), min(high, _FARTHEST)
 
     @classmethod
     def counting(cls, values: Iterable[float | None]) -> Linear:
@@ -90,13 +94,15 @@ class Logarithmic(Scale):
         if not known:
             return None
         low, high = min(known), max(known)
-        room = (high / low) ** margin
-        return cls(max(low / room, 1e-300), min(high * room, 1e300))
+        # In logarithms: the ratio of the largest number to the smallest is not finite.
+        room = math.exp(margin * (math.log(high) - math.log(low)))
+        return cls(*(min(max(end, 1 / _FARTHEST), _FARTHEST) for end in (low / room, high * room)))
 
     def __call__(self, value: float | None) -> float | None:
         if value is None or not math.isfinite(value) or value <= 0:
             return None
-        return math.log(value / self.low) / math.log(self.high / self.low)
+        low = math.log(self.low)
+        return (math.log(value) - low) / (math.log(self.high) - low)
 
     def ticks(self, about: int = 5) -> list[float]:
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidArgumentError
-from ._faces import PICTURE_STYLE, check_picture
+from ._picture import PICTURE_STYLE, check_picture, save_picture
 
 __all__ = ["plot_spectrum"]
 
@@ -83,6 +83,4 @@ def plot_spectrum(summary: Mapping[str, Any], path: str | Path) -> Path:
             for axes in (values, rank):
                 axes.axvline(step["keep_probability"], color=_GRAY, lw=0.8, ls=":")
         rank.set_xlim(0, 1)
-        metadata: dict[str, Any] = {"Date": None} if path.suffix.lower() == ".svg" else {}
-        figure.savefig(path, dpi=160, metadata=metadata)
-    return path
+        return save_picture(figure, path)

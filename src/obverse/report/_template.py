@@ -7,13 +7,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from .._core.files import write_bytes
+
 __all__ = ["write_page"]
 
 
 def write_page(
     template: str, content: dict[str, Any], path: str | os.PathLike[str], beside: Path | None = None
 ) -> Path:
-    """Write one page with the style and the script inside; missing folders are made.
+    """Write one page with the style and the script inside, atomically; missing folders are made.
 
     Parameters
     ----------
@@ -24,6 +26,11 @@ def write_page(
     path : path-like
     beside : Path, optional
         A folder with templates that build on those of this package.
+
+    Raises
+    ------
+    FileWriteError
+        The disk is full, or the folder cannot be written to; an earlier page is as it was.
     """
     from jinja2 import ChoiceLoader, Environment, FileSystemLoader, FunctionLoader, StrictUndefined
 
@@ -38,7 +45,5 @@ def write_page(
     )
     style, script = ((here / name).read_text("utf-8") for name in ("page.css", "page.js"))
     page = environment.get_template(template).render(style=style, script=script, **content)
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page, encoding="utf-8", newline="\n")
-    return target
+    # A file name that is no UTF-8 comes as lone surrogates, which a page can only show as escapes.
+    return write_bytes(path, page.encode("utf-8", "backslashreplace"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from ._budget import Budget
+from ._groups import SPANNING as SPANNING
 from ._groups import Grouping
 from ._rules import Rule
+from ._rules import select as select
 from ._sparsifier import Sparsifier
 from ._zeros import keep_zeros, release_zeros
 from .faces import (

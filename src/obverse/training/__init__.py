@@ -7,6 +7,7 @@ from ._compare import compare, compare_folder
 from ._compare_table import comparison_table
 from ._interrupt import InterruptedRunError, StopRequest
 from ._models import MODELS, ResNet20, build_model, lenet_5, lenet_300_100, mlp, resnet20
+from ._models import is_factory as is_factory
 from ._recipe import LabelChoice, PenaltyChoice, Recipe, parse_budget, read_recipe
 from ._robust import RobustChoices, RobustResult, robust_folder, train_robust
 from ._samples import Samples, Source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import gzip
 import logging
 import math
@@ -55,7 +56,7 @@ def read_parquet(files: dict[str, list[Path]], name: str, columns: Columns, wher
         loaded = _load(
             "parquet",
             where,
-            data_files={split: [str(f) for f in part] for split, part in files.items()},
+            data_files=_as_named(files),
             cache_dir=cache,
         )
         return _source(loaded, name, columns, where)
@@ -76,7 +77,7 @@ def read_csv(files: dict[str, list[Path]], name: str, columns: Columns, where: s
         loaded = _load(
             "csv",
             where,
-            data_files={split: [str(f) for f in part] for split, part in files.items()},
+            data_files=_as_named(files),
             features=datasets.Features({column: datasets.Value("string") for column in header}),
             keep_default_na=False,
             skipinitialspace=True,
@@ -88,7 +89,13 @@ def read_csv(files: dict[str, list[Path]], name: str, columns: Columns, where: s
 def read_image_folder(folder: Path, name: str) -> Source:
     """Read a folder with one subfolder of images per class, or ``train/`` and ``test/`` of such."""
     with tempfile.TemporaryDirectory() as cache:
-        loaded = _load("imagefolder", str(folder), data_dir=str(folder), drop_labels=False, cache_dir=cache)
+        loaded = _load(
+            "imagefolder",
+            str(folder),
+            data_dir=glob.escape(os.path.abspath(folder)),
+            drop_labels=False,
+            cache_dir=cache,
+        )
         return _source(loaded, name, Columns(), str(folder))
 
 
@@ -133,6 +140,11 @@ def _load(builder: str, where: str, **options: Any) -> Any:
             cause = error.__cause__ or error
             line = next(iter(str(cause).strip().splitlines()), "") or type(cause).__name__
             raise InvalidArgumentError(f"cannot read {where}: {line}") from error
+
+
+def _as_named(files: dict[str, list[Path]]) -> dict[str, list[str]]:
+    """Files by their whole names: the reader would take brackets and stars for patterns, and read other files."""
+    return {split: [glob.escape(os.path.abspath(file)) for file in part] for split, part in files.items()}
 
 
 def _parquet_rows(file: Path) -> bool:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .._core.resources import check_memory
 from ..errors import InvalidArgumentError
 
 __all__ = ["find_idx", "read_idx"]
@@ -41,15 +44,22 @@ def read_idx(path: Path) -> Tensor:
     InvalidArgumentError
         When the file is not IDX, not of bytes, or not as long as its header says.
     """
+    opener: Any = gzip.open if path.suffix == ".gz" else open
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with opener(path, "rb") as file:
+            start = file.read(4)
+            if len(start) < 4 or start[:3] != b"\x00\x00\x08":
+                raise InvalidArgumentError(f"{path} is not an IDX file of unsigned bytes")
+            shape = tuple(
+                int(n) for n in np.frombuffer(file.read(4 * start[3]).ljust(4 * start[3], b"\0"), dtype=">u4")
+            )
+            size = math.prod(shape)
+            # The file, the tensor made from it, and the copies that a split makes.
+            check_memory(3 * size, f"{path}: values of shape {shape}", "use a smaller data set")
+            # One byte more than there should be: what follows the values is a fault too.
+            content = file.read(size + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise InvalidArgumentError(f"cannot read {path}: {error}") from error
-    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
-        raise InvalidArgumentError(f"{path} is not an IDX file of unsigned bytes")
-    header = 4 + 4 * content[3]
-    shape = tuple(int(n) for n in np.frombuffer(content[4:header], dtype=">u4"))
-    if len(content) != header + int(np.prod(shape, dtype=np.int64)):
-        raise InvalidArgumentError(f"{path} is truncated: its header announces shape {shape}")
-    values = np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
-    return torch.from_numpy(values.copy())
+    if len(content) != size:
+        raise InvalidArgumentError(f"{path} is truncated or too long: its header announces shape {shape}")
+    return torch.from_numpy(np.frombuffer(content, dtype=np.uint8).reshape(shape).copy())

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..errors import InvalidArgumentError
 from ._models import build_model
 from ._recipe import Recipe
 from ._split import Data
+from ._threads import chosen_threads
 
 __all__ = ["accelerator_of", "decided", "torch_settings"]
 
 # Enough steps for the ramp of a budget to be gentle, within bounds that keep small data short.
 _STEPS = 2500
 _FEWEST_EPOCHS, _MOST_EPOCHS = 20, 200
-_SMALL_MODEL = 300_000
-_MOST_THREADS = 8
 
 
 def accelerator_of(recipe: Recipe) -> Any:
@@ -60,20 +60,27 @@ def torch_settings() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def decided(recipe: Recipe, data: Data, processes: int) -> Recipe:
-    """The recipe with the fields that were left open filled in, so that what is written repeats the run."""
+def decided(recipe: Recipe, data: Data, processes: int, stored: Path | None = None) -> Recipe:
+    """The recipe with the fields that were left open filled in, so that what is written repeats the run.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    data : Data
+    processes : int
+        Number of processes that share the machine.
+    stored : Path, optional
+        Recipe of the run that goes on: a number of threads that it has is kept.
+    """
     epochs, threads = recipe.epochs, recipe.threads
     if epochs is None:
         per_epoch = math.ceil(len(data.train) / recipe.batch_size)
         epochs = min(max(math.ceil(_STEPS / per_epoch), _FEWEST_EPOCHS), _MOST_EPOCHS)
     if threads is None:
-        model = build_model(recipe.model, data.input_shape, len(data.classes), recipe.width, data.tokens)
-        small = sum(p.numel() for p in model.parameters()) < _SMALL_MODEL
-        dense = not any(isinstance(module, torch.nn.modules.conv._ConvNd) for module in model.modules())
-        # Waking a second thread costs more than a small matrix product.
-        threads = 1 if small and dense else max(1, min(_cores(), _MOST_THREADS) // processes)
+
+        def build() -> nn.Module:
+            return build_model(recipe.model, data.input_shape, len(data.classes), recipe.width, data.tokens)
+
+        on_cpu = recipe.device == "cpu" or not torch.accelerator.is_available()
+        threads = chosen_threads(build, data, recipe.batch_size, processes, stored, measure=on_cpu)
     return recipe.model_copy(update={"epochs": epochs, "threads": threads})
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..errors import InvalidArgumentError, UnknownNameError
 from ._faces import face_names
 from ._penalty import build_penalty
-from ._recipe import PenaltyChoice, parse_penalty
+from ._recipe import PenaltyChoice
 
 __all__ = ["DENSE", "MAGNITUDE", "SMALL", "Method", "parse_method", "parse_methods"]
 
@@ -54,7 +54,7 @@ def parse_method(text: str) -> Method:
     elif face == "none" or face not in face_names():
         raise UnknownNameError("method", text.strip(), [DENSE, SMALL, *(n for n in face_names() if n != "none")])
     elif at:
-        choice = PenaltyChoice.model_validate(parse_penalty(penalty))
+        choice = PenaltyChoice.from_text(penalty)
         build_penalty(choice)
         method = Method(name, face, choice)
     else:

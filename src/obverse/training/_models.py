@@ -7,12 +7,14 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .._core.resources import check_memory
 from ..errors import InvalidArgumentError, UnknownNameError
 from ._text_models import TextBag, TextTransformer
 
@@ -27,6 +29,9 @@ __all__ = [
     "mlp",
     "resnet20",
 ]
+
+
+_WIDEST = 1e6
 
 
 def mlp(input_shape: tuple[int, ...], num_classes: int, width: float = 1.0) -> nn.Module:
@@ -180,14 +185,11 @@ def build_model(
         other arguments, raises, does not return a module, or the module does not map (rows, \\*input_shape) to (rows,
         num_classes).
     """
-    if name in MODELS:
-        if tokens is not None:
-            raise InvalidArgumentError(f"model {name} takes numbers and the data are texts: use {_or(TEXT_MODELS)}")
-        return MODELS[name](input_shape, num_classes, width)
-    if name in TEXT_MODELS:
-        if tokens is None:
-            raise InvalidArgumentError(f"model {name} takes texts and the data are numbers: use {_or(MODELS)}")
-        return TEXT_MODELS[name](tokens, input_shape[0], num_classes, width)
+    if name in MODELS or name in TEXT_MODELS:
+        named = _named_model(name, input_shape, num_classes, width, tokens)
+        if width > 2 or math.prod(input_shape) > 100_000:
+            _check_size(named, name, width)
+        return named()
     if not is_factory(name):
         raise UnknownNameError("model", name, [*MODELS, *TEXT_MODELS])
     model = _call_factory(name, input_shape, num_classes, width, tokens)
@@ -205,6 +207,33 @@ def build_model(
         given = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise InvalidArgumentError(f"model {name} returns {given} for 2 inputs; expected shape (2, {num_classes})")
     return model
+
+
+def _named_model(
+    name: str, input_shape: tuple[int, ...], num_classes: int, width: float, tokens: int | None
+) -> Callable[[], nn.Module]:
+    if name in MODELS:
+        if tokens is not None:
+            raise InvalidArgumentError(f"model {name} takes numbers and the data are texts: use {_or(TEXT_MODELS)}")
+        return lambda: MODELS[name](input_shape, num_classes, width)
+    if tokens is None:
+        raise InvalidArgumentError(f"model {name} takes texts and the data are numbers: use {_or(MODELS)}")
+    return lambda: TEXT_MODELS[name](tokens, input_shape[0], num_classes, width)
+
+
+def _check_size(named: Callable[[], nn.Module], name: str, width: float) -> None:
+    """Raise where the weights of a model, which the width and the data size, do not fit into memory."""
+    if torch.get_default_device().type == "meta":  # it is only counted
+        return
+    count = 2**63  # more than torch can count
+    if width <= _WIDEST:
+        with suppress(RuntimeError), torch.random.fork_rng([]), torch.device("meta"):
+            count = sum(parameter.numel() for parameter in named().parameters())
+    check_memory(
+        4 * count,
+        f"model {name} at width {width:g} for inputs of this size: {float(count):,.3g} weights",
+        "lower the width, choose another model, or give smaller inputs",
+    )
 
 
 def _or(names: Iterable[str]) -> str:

@@ -58,7 +58,7 @@ class LiveDisplay:
             self._bar.stop()
 
     def _line(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 class ProgressDisplay(LiveDisplay):
@@ -73,9 +73,9 @@ class ProgressDisplay(LiveDisplay):
     def __init__(self, console: Console | None = None) -> None:
         super().__init__(
             console,
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[state]}"),
+            TextColumn("{task.fields[state]}", markup=False),
             TimeRemainingColumn(compact=True),
         )
 

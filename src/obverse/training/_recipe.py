@@ -6,16 +6,21 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from .._core.files import check_seal
+from .._core.files import check_seal, expanded
+from .._core.text import brief, one_line
 from ..errors import InvalidArgumentError, UnknownNameError
 from ._faces import face_names, takes_penalty
 from ._models import MODELS, TEXT_MODELS, is_factory
 from ._sources import source_name
+from ._yaml import read_yaml, yaml_fault
+
+# Beyond these, nothing can be meant, and single precision has no room left for squares and products.
+_MOST, _LARGEST_COUNT = 1e30, 10**9
 
 __all__ = [
     "RECIPE",
@@ -47,14 +52,14 @@ def parse_budget(given: object) -> float:
     text = str(given).strip().lower()
     match = re.fullmatch(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([%x]?)", text)
     if match is None or isinstance(given, bool):
-        raise InvalidArgumentError(f"budget {given!r} is not a number; {allowed}")
+        raise InvalidArgumentError(f"budget {brief(given)} is not a number; {allowed}")
     number = float(match[1])
     if match[2] == "%":
         number = float(f"{number / 100:.12g}")
     elif match[2] == "x":
         number = 1 - 1 / number if number > 1 else math.nan
     if not 0 < number < 1:
-        raise InvalidArgumentError(f"budget {given} is out of range; {allowed}")
+        raise InvalidArgumentError(f"budget {brief(given)} is out of range; {allowed}")
     return number
 
 
@@ -89,8 +94,20 @@ def parse_labels(given: object) -> object:
         key, equals, value = part.partition("=")
         if not equals:
             raise InvalidArgumentError(f"labels {given!r}: options are written name:option=value,option=value")
-        parameters[key.strip()] = yaml.safe_load(value) if value.strip() else None
+        parameters[key.strip()] = _label_option(given, key.strip(), value.strip())
     return {"name": name.strip(), "parameters": parameters}
+
+
+def _label_option(given: str, key: str, value: str) -> Any:
+    """An option of a label criterion: a number, a truth value, null or a word."""
+    try:
+        return int(value) if re.fullmatch(r"[+-]?\d{1,18}", value) else float(value)
+    except ValueError:
+        pass
+    try:
+        return read_yaml(value)
+    except yaml.YAMLError:
+        raise InvalidArgumentError(f"labels {given!r}: {key}={value} is no number, truth value or word") from None
 
 
 def _known_face(face: str) -> str:
@@ -99,13 +116,42 @@ def _known_face(face: str) -> str:
     return face
 
 
+def _no_null(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("text must hold no null character")
+    return text
+
+
+Text: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(_no_null)]
+
+
+def _in_single_precision(number: float) -> float:
+    if number != 0 and not 1 / _MOST <= abs(number) <= _MOST:
+        raise ValueError(f"a parameter must be 0, or of a magnitude between {1 / _MOST:g} and {_MOST:g}")
+    return number
+
+
 class PenaltyChoice(BaseModel):
     """A penalty by name, with parameters where they differ from its defaults."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    parameters: dict[str, float] = {}
+    parameters: dict[str, Annotated[float, AfterValidator(_in_single_precision)]] = {}
+
+    @classmethod
+    def from_text(cls, text: str) -> PenaltyChoice:
+        """The choice in ``"mcp"`` or ``"mcp:kappa=2"``.
+
+        Raises
+        ------
+        InvalidArgumentError
+            With one line on what is not allowed.
+        """
+        try:
+            return cls.model_validate(parse_penalty(text))
+        except ValidationError as error:
+            raise _one_line(error, "penalty") from None
 
 
 class LabelChoice(BaseModel):
@@ -122,6 +168,11 @@ class LabelChoice(BaseModel):
 
         if self.name not in label_criteria():
             raise UnknownNameError("labels", self.name, label_criteria())
+        for option, value in self.parameters.items():
+            if isinstance(value, int | float) and not abs(value) <= _MOST:
+                raise InvalidArgumentError(
+                    f"labels {self.name}: {option} must be a finite number of at most {_MOST:g}, got {brief(value)}"
+                )
         return self
 
 
@@ -182,21 +233,21 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", validate_default=False)
 
-    data: str = "digits"
-    target: str | None = None
-    model: str = "mlp"
-    width: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    data: Text = "digits"
+    target: Text | None = None
+    model: Text = "mlp"
+    width: float = Field(default=1.0, gt=0, le=1e6)
     penalty: Annotated[PenaltyChoice, BeforeValidator(parse_penalty)] | None = None
     face: Annotated[str, AfterValidator(_known_face)] = "proximal"
-    groups: str = "weights"
+    groups: Text = "weights"
     budget: Annotated[float, BeforeValidator(parse_budget)] | None = 0.95
-    strength: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    epochs: int | None = Field(default=None, ge=1)
-    batch_size: int = Field(default=64, ge=1)
+    strength: float | None = Field(default=None, ge=0, le=_MOST)
+    epochs: int | None = Field(default=None, ge=1, le=_LARGEST_COUNT)
+    batch_size: int = Field(default=64, ge=1, le=_LARGEST_COUNT)
     optimizer: Literal["sgd", "adam", "adamw"] = "adam"
-    learning_rate: float = Field(default=2e-3, gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(default=2e-3, gt=0, le=_MOST)
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    weight_decay: float = Field(default=0.0, ge=0, le=_MOST)
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     labels: Annotated[LabelChoice | None, BeforeValidator(parse_labels)] = None
@@ -209,7 +260,7 @@ class Recipe(BaseModel):
     device: Literal["auto", "cpu"] = "auto"
     threads: int | None = Field(default=None, ge=1, le=1024)
     tracker: Literal["none", "csv", "tensorboard"] = "none"
-    out: str | None = None
+    out: Text | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -217,6 +268,9 @@ class Recipe(BaseModel):
         if not isinstance(fields, Mapping):
             return fields
         fields = dict(fields)
+        for name, value in fields.items():
+            if isinstance(value, bool):
+                raise InvalidArgumentError(f"recipe field {name!r}: no field is a truth value; got {value}")
         if fields.get("face") == "none":
             for name in ("penalty", "budget", "strength"):
                 if fields.get(name) is not None:
@@ -283,14 +337,14 @@ class Recipe(BaseModel):
             When the file is missing, not YAML, or a field is not allowed.
         """
         try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            content = read_yaml(expanded(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise InvalidArgumentError(f"no such recipe: {path}") from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-            line = str(error).splitlines()[0] if str(error) else type(error).__name__
-            mark = getattr(error, "problem_mark", None)
-            place = f", line {mark.line + 1}" if mark is not None else ""
-            raise InvalidArgumentError(f"cannot read recipe {path}{place}: {line}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            reason = "it is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else one_line(error)
+            raise InvalidArgumentError(f"cannot read recipe {path}: {reason}") from None
+        except yaml.YAMLError as error:
+            raise InvalidArgumentError(f"cannot read recipe {path}{yaml_fault(error)}") from None
         if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
             raise InvalidArgumentError(f"recipe {path} must be a mapping of field names to values")
         return cls.from_mapping(content)
@@ -315,10 +369,7 @@ class Recipe(BaseModel):
     def folder(self) -> Path:
         """``out``, or ``runs/<data>-<model>-<penalty>-<face>-<goal>``."""
         if self.out is not None:
-            try:
-                return Path(self.out).expanduser()
-            except RuntimeError as error:
-                raise InvalidArgumentError(f"output folder {self.out}: there is no such home") from error
+            return expanded(self.out, "output folder")
         model = re.sub(r"[^\w.-]+", "-", self.model)
         parts = [source_name(self.data), model]
         parts += [] if self.labels is None else [f"labels-{self.labels.name}"]
@@ -374,14 +425,22 @@ def read_recipe(given: Mapping[str, Any], path: str | Path | None = None, resume
     return stored.but(**given)
 
 
-def _one_line(error: ValidationError) -> InvalidArgumentError:
+_BOUNDS = {"le": "at most", "lt": "below", "ge": "at least", "gt": "above"}
+
+
+def _one_line(error: ValidationError, what: str = "recipe field") -> InvalidArgumentError:
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"]) or "recipe"
     if first["type"] == "extra_forbidden":
         known = PenaltyChoice.model_fields if field.startswith("penalty.") else Recipe.model_fields
         return UnknownNameError("recipe field", str(first["loc"][-1]), known)
-    message = first["msg"].removeprefix("Value error, ")
-    cause = (first.get("ctx") or {}).get("error")
+    message, context = first["msg"].removeprefix("Value error, "), first.get("ctx") or {}
+    for bound, words in _BOUNDS.items():
+        if bound in context:
+            message = f"must be {words} {context[bound]:g}"
+    cause = context.get("error")
     if isinstance(cause, InvalidArgumentError):
         return cause
-    return InvalidArgumentError(f"recipe field {field!r}: {message[0].lower()}{message[1:]}; got {first['input']!r}")
+    return InvalidArgumentError(
+        f"recipe field {field!r}: {message[0].lower()}{message[1:]}; got {brief(first['input'])}"
+    )

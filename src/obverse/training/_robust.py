@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from .._core.checks import count, fraction, nonnegative, positive
 from .._core.files import check_output_folder, locked, read_json, write_bytes, write_json, write_sealed
 from ..errors import InvalidArgumentError, StateError, UnknownNameError
 from ..imbalance import (
@@ -33,6 +34,7 @@ from ._replaced import Replaced
 from ._samples import Samples
 from ._sources import read_source, source_name
 from ._split import Data, split_source
+from ._threads import chosen_threads
 
 __all__ = ["RobustChoices", "RobustResult", "robust_folder", "train_robust"]
 
@@ -84,6 +86,26 @@ class RobustChoices:
     test_fraction: float = 0.2
     seed: int = 0
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("data", "model", "groups"):
+            if not getattr(self, name):
+                raise InvalidArgumentError(f"{name} must not be empty")
+        positive("learning_rate", self.learning_rate)
+        nonnegative("strength", self.strength)
+        nonnegative("weight_decay", self.weight_decay)
+        for name in ("learning_rate", "strength", "weight_decay"):
+            if getattr(self, name) > 1e30:
+                raise InvalidArgumentError(f"{name} must be at most 1e30, got {getattr(self, name):g}")
+        for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size), ("every", self.every)):
+            count(name, value, 1, 10**9)
+        count("folds", self.folds, 2, 10**6)
+        count("seed", self.seed, 0, 2**31 - 1)
+        for name, whole in (("deferred", self.deferred), ("threads", self.threads)):
+            if whole is not None:
+                count(name, whole, *((1, 1024) if name == "threads" else (0, 10**9)))
+        fraction("validation_fraction", self.validation_fraction, zero=False, one=False)
+        fraction("test_fraction", self.test_fraction, zero=False, one=False)
 
 
 @dataclass(frozen=True)
@@ -174,9 +196,11 @@ def train_robust(
         return build_model(choices.model, data.input_shape, len(data.classes), tokens=data.tokens)
 
     with torch_settings():
-        if choices.threads is not None:
-            torch.set_num_threads(choices.threads)
         _dry_run(build)
+        if choices.threads is None:
+            stored = place / _CHOICES if resume else None
+            choices = replace(choices, threads=chosen_threads(build, data, choices.batch_size, stored=stored))
+        torch.set_num_threads(choices.threads or 1)
         plan_line = f"{choices.folds} folds and a second stage of {choices.epochs} epochs on {len(data.train):,} rows"
         with locked(place):
             replaced = Replaced(place, _WRITTEN)

@@ -144,6 +144,15 @@ def _load(model: nn.Module, path: Path) -> None:
         state = load_file(path)
     except (SafetensorError, OSError) as error:
         raise InvalidArgumentError(f"cannot read {path}: {error}") from error
+    own = model.state_dict()
+    for key, tensor in state.items():
+        # Loading would convert them without a word.
+        if key in own and tensor.dtype != own[key].dtype:
+            raise InvalidArgumentError(
+                f"{path} does not fit the model of its recipe: {key} is {tensor.dtype} there and {own[key].dtype} here"
+            )
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise InvalidArgumentError(f"{path}: {key} is not finite; train the model again")
     try:
         with torch.no_grad():
             model.load_state_dict(state)

@@ -137,7 +137,7 @@ def run_seeds(
     if data is None:
         data = read_data(recipe)
     with torch_settings(), ExitStack() as holding:
-        recipe = decided(recipe, data, accelerator.num_processes)
+        recipe = decided(recipe, data, accelerator.num_processes, folder / "recipe.yaml" if resume else None)
         torch.set_num_threads(recipe.threads or 1)
         data = data.to(accelerator.device)
         if resume and not is_held:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
+
+from .._core.resources import byte_size
 
 __all__ = ["results_table"]
 
@@ -15,7 +18,7 @@ def results_table(metrics: dict[str, Any]) -> Table:
         return _dense_table(metrics)
     runs, total = metrics["runs"], metrics["summary"]
     named = (metrics["data"]["name"], metrics["model"]["name"], metrics["penalty"]["name"])
-    table = Table(title="  ".join(name for name in named if name))
+    table = Table(title=Text("  ".join(name for name in named if name)))
     for heading in ("seed", "test error", "sparsity", "nonzeros", "dense", "sparse", "seconds"):
         table.add_column(heading, justify="right", no_wrap=True)
     for run in runs:
@@ -24,8 +27,8 @@ def results_table(metrics: dict[str, Any]) -> Table:
             f"{run['test']['error']:.2%}",
             f"{run['sparsity']:.2%}",
             f"{run['size']['nonzero']:,}",
-            _bytes(run["size"]["dense_bytes"]),
-            _bytes(run["size"]["bitmask_bytes"]),
+            byte_size(run["size"]["dense_bytes"]),
+            byte_size(run["size"]["bitmask_bytes"]),
             f"{run['seconds']:.1f}",
         )
     if len(runs) > 1:
@@ -46,7 +49,7 @@ def _dense_table(metrics: dict[str, Any]) -> Table:
     runs = metrics["runs"]
     labels = metrics["recipe"].get("labels")
     named = (metrics["data"]["name"], metrics["model"]["name"], labels and f"{labels['name']} labels")
-    table = Table(title="  ".join(name for name in named if name))
+    table = Table(title=Text("  ".join(name for name in named if name)))
     for heading in ("seed", "test error", "NLL", "calibration error", "temperature", "after scaling", "seconds"):
         table.add_column(heading, justify="right")
     for run in runs:
@@ -72,11 +75,3 @@ def _dense_table(metrics: dict[str, Any]) -> Table:
         table.add_section()
         table.add_row("mean", f"{error:.2%} ± {interval:.2%}")
     return table
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"
