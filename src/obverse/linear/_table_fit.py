@@ -130,7 +130,7 @@ def fit_table(
             "violation": _number(estimator, "violation_"),
             "converged": bool(getattr(estimator, "converged_", True)),
         },
-        **feature_rows(estimator, model, X, None if weights is None else weights[train]),
+        **feature_rows(estimator, model, X, y[train], None if weights is None else weights[train]),
         "path": path_record(estimator, model, X, None if weights is None else weights[train]),
         "cv": curve_of_errors(estimator, loss, choices.folds),
         "candidates": candidate_rows(estimator, loss),
