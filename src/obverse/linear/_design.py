@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from ._moments import column_moments
+from ._moments import Moments, column_moments
+from ._offsets import far_columns, without_offsets
 from ._products import by_columns, by_rows, by_sparse_columns
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ class Design:
         Whether columns are centered, as an intercept asks for.
     folds : Folds, optional
         Sets of rows to be held out; their moments are kept apart.
+    exact : bool
+        Whether dense columns that lie far from zero are copied as deviations, as sparse ones are in any case. Solvers
+        that multiply by whole columns again and again lose digits otherwise.
 
     Attributes
     ----------
@@ -47,11 +52,15 @@ class Design:
     center : array of shape (p,)
         What is taken off columns: the mean, or with folds the median of the means of the rows they hold out, which is
         near the mean of all training rows but those that include far outliers. Others would lose digits to these.
+    shift : array of shape (p,)
+        What was taken off columns that lie far from zero, in scaled units; 0 for all others.
     passes : float
         Products with all of X so far, in columns of the right-hand side.
     """
 
-    def __init__(self, X: Any, weights: Floats, *, centered: bool, folds: Folds | None = None) -> None:
+    def __init__(
+        self, X: Any, weights: Floats, *, centered: bool, folds: Folds | None = None, exact: bool = False
+    ) -> None:
         self.is_sparse = sp.issparse(X)
         if not (self.is_sparse or X.flags.c_contiguous or X.flags.f_contiguous):
             X = np.asfortranarray(X)
@@ -59,12 +68,29 @@ class Design:
         self.weights = weights
         self.rows, self.columns = X.shape
         self.centered = centered
-        order = None if folds is None or folds.is_trivial else folds.order
-        self.moments = column_moments(X, weights, order=order, ends=None if folds is None else folds.ends)
+        self.moments = self._moments_of(folds)
+        self.shift = np.zeros(self.columns)
+        if centered and (self.is_sparse or exact):
+            self._remove_offsets(folds)
         self.scale = self.moments.scale
         self.mean, self.spread = self.moments.joint(np.ones(self.moments.totals.size, np.bool_), centered=centered)
         self.center = self.moments.central() if centered else np.zeros(self.columns)
         self.passes = 0.0
+
+    def _moments_of(self, folds: Folds | None) -> Moments:
+        order = None if folds is None or folds.is_trivial else folds.order
+        return column_moments(self.X, self.weights, order=order, ends=None if folds is None else folds.ends)
+
+    def _remove_offsets(self, folds: Folds | None) -> None:
+        """Put deviations in the place of columns that lie far from zero."""
+        far = far_columns(self.moments, folds)
+        if not far.any():
+            return
+        reference = np.where(far, self.moments.central() * self.moments.scale, 0.0)
+        self.X = without_offsets(self.X, far, reference)
+        moments = self._moments_of(folds)
+        self.shift = reference / moments.scale
+        self.moments = replace(moments, shift=self.shift)
 
     def squares(self, c: Floats) -> Floats:
         """``sum_i c_i x_ij^2`` of every column, about its mean under the same weights where columns are centered."""
@@ -89,6 +115,10 @@ class Design:
         if np.any(total != 0):
             product -= self.center[chosen, None] * total
         return product if residuals.ndim == 2 else product[:, 0]
+
+    def origin(self, index: Integers) -> Floats:
+        """What coefficients of the columns of ``index`` take off the intercept, each per unit, in scaled units."""
+        return self.center[index] + self.shift[index]
 
     def dense(self, index: Integers) -> Floats:
         """The columns of ``index``, centered and scaled, Fortran-ordered (n, m)."""

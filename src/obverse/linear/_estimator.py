@@ -19,6 +19,7 @@ from ..errors import InvalidArgumentError, UnknownNameError
 from ..penalties import Lasso, Penalty
 from ..penalties import penalty as penalty_named
 from ._design import Design
+from ._offsets import canonical
 from ._path import checked_factor, checked_weights
 from ._penalty_parameters import PenaltyParameters
 from ._problem import Problem, make_problem
@@ -159,6 +160,7 @@ class SparseEstimator(PenaltyParameters):
             multi_output=self._several_outputs,
             y_numeric=False,
         )
+        X = canonical(X)
         weights, total = checked_weights(sample_weight, X)
         target, loss = self._target(y, weights)
         delta = getattr(self, "delta", 1.35)

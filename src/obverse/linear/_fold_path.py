@@ -360,7 +360,7 @@ class FoldPath:
         loss = half_squares(self.problem.shares(self.number), residual)
         scale = self.problem.y_scale
         omega = self.terms.value(np.abs(values) * self.unit_of_all[index], self.terms.factor[index], alpha)
-        center = float(self.design.center[index] @ values)
+        center = float(self.design.origin(index) @ values)
         return Solution(
             index=index,
             coef=values * scale / self.design.scale[index],

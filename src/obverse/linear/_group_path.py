@@ -317,7 +317,7 @@ class GroupPath:
         coefs = values * scale / problem.design.scale[index, None]
         intercept = np.zeros(problem.outputs)
         if problem.fit_intercept:
-            intercept = scale * (problem.y_mean + offsets - problem.design.center[index] @ values)
+            intercept = scale * (problem.y_mean + offsets - problem.design.origin(index) @ values)
         return Solution(
             index=index,
             coef=coefs if problem.several else coefs[:, 0],

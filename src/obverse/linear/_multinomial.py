@@ -253,8 +253,8 @@ class MultinomialProblem:
         intercept = np.zeros(self.outputs)
         if self.fit_intercept:
             # Sparse columns are not centered in the predictor.
-            center = np.zeros(self.outputs) if self.design.is_sparse else self.design.center[index] @ values
-            intercept = snapshot.offset - center
+            taken = self.design.shift[index] if self.design.is_sparse else self.design.origin(index)
+            intercept = snapshot.offset - taken @ values
             intercept = intercept - intercept.mean()
         penalized = np.abs(values) * self.training.units(number, terms)[index][:, None]
         factor = np.repeat(terms.factor[index], self.outputs)

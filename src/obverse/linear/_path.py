@@ -15,6 +15,7 @@ from ..errors import InvalidArgumentError
 from ..penalties import Penalty
 from ..penalties import penalty as penalty_named
 from ._code import makes_zeros
+from ._offsets import canonical
 from ._problem import Problem, make_problem
 from ._solution import Solution
 from ._squared import SquaredProblem
@@ -288,4 +289,4 @@ def _checked(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Floats, Floats]:
     from sklearn.utils import check_X_y
 
     X, y = check_X_y(X, y, accept_sparse="csc", dtype=[np.float64, np.float32], y_numeric=True, multi_output=True)
-    return X, np.asarray(y, dtype=np.float64), checked_weights(sample_weight, X)[0]
+    return canonical(X), np.asarray(y, dtype=np.float64), checked_weights(sample_weight, X)[0]

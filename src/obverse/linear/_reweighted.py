@@ -57,7 +57,7 @@ class ReweightedProblem:
         if not held.all():
             # Rows without weight have no say in scales, in floors of curvatures, or in what overflows.
             X, y, weights = X[held], y[held], weights[held]
-        self.design = Design(X, weights, centered=fit_intercept)
+        self.design = Design(X, weights, centered=fit_intercept, exact=True)
         self.weights, self.fit_intercept = weights, fit_intercept
         if loss == "logistic" and np.unique(y).size < 2:
             raise InvalidArgumentError("the logistic loss needs rows of both classes, with positive weights")
@@ -137,7 +137,7 @@ class ReweightedProblem:
 
     def scaled(self, coef: Floats, intercept: float) -> tuple[Floats, float]:
         u = np.where(self.usable, np.asarray(coef, dtype=np.float64) / self.y_scale * self.design.scale, 0.0)
-        return u, float(intercept) / self.y_scale + float(self.design.center @ u)
+        return u, float(intercept) / self.y_scale + float((self.design.center + self.design.shift) @ u)
 
     def _bound(self, terms: Terms, alpha: float) -> RidgeBound:
         with np.errstate(over="ignore", under="ignore"):
