@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+from ._core.files import check_output_folder, write_text
 from ._training_commands import compare, robust, sparsify, train
 from ._version import __version__
 from .errors import InvalidArgumentError, ObverseError
@@ -68,15 +69,12 @@ def fit(
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace an earlier fit in the output folder."),
 ) -> None:
     """Fit a sparse linear model to a table, choose its strength, and test it on rows held out."""
-    from .linear._choices import Choices
-    from .linear._fit_files import check_folder, default_folder, features_grid, measures_grid, write_fit
-    from .linear._model_file import write_atomically
-    from .linear._table_fit import fit_table
+    from .linear import Choices, default_folder, features_grid, fit_table, measures_grid, write_fit
 
     given = {name: value for name, value in ctx.params.items() if name not in ("out", "overwrite")}
     choices = Choices(**{**given, "drop": tuple(drop), "categorical": tuple(categorical)})
     folder = default_folder(data, target, penalty) if out is None else Path(out).expanduser()
-    check_folder(folder, overwrite)
+    check_output_folder(folder, overwrite=overwrite)
     console = Console()
     with console.status("") as status:
 
@@ -92,8 +90,7 @@ def fit(
 
     from .report import write_linear
 
-    write_atomically(folder / "report.html", lambda file: write_linear(record, file))
-    write_fit(folder, model, record)
+    write_fit(folder, model, record, page=lambda file: write_linear(record, file), overwrite=overwrite)
     console.print(f"{folder}: report.html, model.safetensors, features.csv, record.json", soft_wrap=True)
 
 
@@ -106,8 +103,7 @@ def predict(
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace the file."),
 ) -> None:
     """Predict with a fitted linear model, one line for every row of a table."""
-    from .linear._model_file import write_atomically
-    from .linear._predict_file import predict_file
+    from .linear import predict_file
 
     path = Path(out).expanduser()
     if out != "-" and path.exists() and not overwrite:
@@ -120,7 +116,7 @@ def predict(
     if out == "-":
         typer.echo(text, nl=False)
         return
-    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8", newline=""))
+    write_text(path, text)
     Console().print(f"{out}: {len(text.splitlines()) - 1:,} predictions", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -19,11 +19,6 @@ HOMES = {"_training_commands": "cli", "_options": "cli"}
 EXCEPTIONS: set[tuple[str, str]] = {
     ("cli.py", "dropout._spectrum_summary"),
     ("cli.py", "duality._summary"),
-    ("cli.py", "linear._choices"),
-    ("cli.py", "linear._fit_files"),
-    ("cli.py", "linear._model_file"),
-    ("cli.py", "linear._predict_file"),
-    ("cli.py", "linear._table_fit"),
     ("cli.py", "report._faces"),
     ("duality/_adaptive.py", "penalties._arrays"),
     ("duality/_adaptive.py", "penalties._base"),
