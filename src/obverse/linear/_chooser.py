@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
@@ -12,11 +11,13 @@ import numpy.typing as npt
 from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
+from .._core import checks
 from ..errors import InvalidArgumentError, UnknownNameError
 from ..penalties import Lasso
 from ..penalties import penalty as penalty_named
 from ._estimator import Data, SparseEstimator, unpenalized
 from ._path import assemble
+from ._seeds import random_source
 from ._selection import cannot_reach, extended_bic, has_risen, one_standard_error
 from ._shapes import candidates, path_alphas
 from ._solution import Solution
@@ -93,16 +94,14 @@ class SparseChooser(SparseEstimator):
             raise UnknownNameError("criterion", str(self.criterion), _CRITERIA)
         if self.rule not in _RULES:
             raise UnknownNameError("rule", str(self.rule), _RULES)
-        if isinstance(self.n_alphas, bool) or not isinstance(self.n_alphas, Integral) or self.n_alphas < 1:
-            raise InvalidArgumentError(f"n_alphas must be an integer, at least 1, got {self.n_alphas!r}")
-        ratio = self.alpha_min_ratio
-        if ratio is not None and (not isinstance(ratio, Real) or not 0 < float(ratio) < 1):
-            raise InvalidArgumentError(f"alpha_min_ratio must be between 0 and 1, got {ratio!r}")
+        checks.count("n_alphas", self.n_alphas)
+        if self.alpha_min_ratio is not None:
+            checks.fraction("alpha_min_ratio", self.alpha_min_ratio, zero=False, one=False)
         if self.alphas is not None:
             grid = np.asarray(self.alphas, dtype=np.float64)
             if grid.ndim != 1 or grid.size == 0 or not (np.isfinite(grid).all() and (grid > 0).all()):
                 raise InvalidArgumentError(f"alphas must hold positive, finite numbers, got {self.alphas!r}")
-        if not isinstance(self.threshold, Real) or not 0.5 < float(self.threshold) <= 1:
+        if not checks.is_number(self.threshold) or not 0.5 < float(self.threshold) <= 1:
             raise InvalidArgumentError(f"threshold must be above 0.5 and at most 1, got {self.threshold!r}")
 
     # ------------------------------------------------------------------ over shapes and alphas
@@ -211,11 +210,9 @@ class SparseChooser(SparseEstimator):
         features = data.X.shape[1]
         problem = data.problem()
         terms = self._terms(candidates(self.penalty, None, problem, None)[0], features)  # type: ignore[arg-type]
-        from sklearn.utils import check_random_state
-
         ratio = self.alpha_min_ratio or _RATIO[data.X.shape[0] > features]
         self.selection_frequencies_ = selection_frequencies(
-            data, terms, check_random_state(self.random_state), n_alphas=int(self.n_alphas), ratio=float(ratio)
+            data, terms, random_source(self.random_state), n_alphas=int(self.n_alphas), ratio=float(ratio)
         )
         stable = np.flatnonzero((self.selection_frequencies_ >= self.threshold) | (terms.factor == 0))
         if self.target_features is not None and stable.size > self.target_features:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +13,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .._core import checks
 from ..errors import InvalidArgumentError, UnknownNameError
 from ..penalties import Lasso, Penalty
 from ..penalties import penalty as penalty_named
@@ -97,15 +96,12 @@ def require_alpha(alpha: Any, name: str = "alpha") -> float:
     InvalidArgumentError
         Not positive and finite.
     """
-    if isinstance(alpha, bool) or not isinstance(alpha, Real) or not 0 < float(alpha) < math.inf:
-        hint = (
-            "; without a penalty this is sklearn.linear_model's LinearRegression, PoissonRegressor(alpha=0) or "
-            "LogisticRegression(C=inf)"
-            if isinstance(alpha, Real) and alpha == 0
-            else ""
+    if checks.is_number(alpha) and alpha == 0:
+        raise InvalidArgumentError(
+            f"{name} must be a positive, finite number, got {alpha!r}; without a penalty this is "
+            "sklearn.linear_model's LinearRegression, PoissonRegressor(alpha=0) or LogisticRegression(C=inf)"
         )
-        raise InvalidArgumentError(f"{name} must be a positive, finite number, got {alpha!r}{hint}")
-    return float(alpha)
+    return checks.positive(name, alpha)
 
 
 def unpenalized(data: Data, terms: Terms, index: npt.NDArray[np.int64]) -> Solution | None:
@@ -172,17 +168,11 @@ class SparseEstimator(PenaltyParameters):
     def _check_parameters(self) -> None:
         if self.width not in ("fixed", "alpha"):
             raise UnknownNameError("width", str(self.width), ("fixed", "alpha"))
-        if not isinstance(self.tol, Real) or not 0 < float(self.tol) < math.inf:
-            raise InvalidArgumentError(f"tol must be a positive number, got {self.tol!r}")
-        for name in ("max_iter", "target_features"):
-            value = getattr(self, name)
-            if value is None and name == "target_features":
-                continue
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-                raise InvalidArgumentError(f"{name} must be an integer, at least 1, got {value!r}")
-        delta = getattr(self, "delta", 1.35)
-        if not isinstance(delta, Real) or not 0 < float(delta) < math.inf:
-            raise InvalidArgumentError(f"delta must be a positive number, got {delta!r}")
+        checks.positive("tol", self.tol)
+        checks.count("max_iter", self.max_iter)
+        if self.target_features is not None:
+            checks.count("target_features", self.target_features)
+        checks.positive("delta", getattr(self, "delta", 1.35))
 
     def _groups(self, features: int) -> Sequence[Any] | None:
         if getattr(self, "groups", None) is None:

@@ -155,7 +155,7 @@ class SparseRegressor(Regression, SparseSingle):
         Largest violation of the first-order conditions, relative to the largest gradient at zero.
     max_iter : int, default 1000
         Passes over the working set, iterations or epochs.
-    random_state : int, RandomState or None
+    random_state : int, RandomState, numpy.random.Generator, torch.Generator or None
         Of the dropout solver.
 
     Attributes

@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 def selection_frequencies(
     data: Data,
     terms: Terms,
-    random: np.random.RandomState,
+    random: np.random.RandomState | np.random.Generator,
     *,
     pairs: int = 25,
     n_alphas: int = 50,
@@ -34,7 +34,7 @@ def selection_frequencies(
     ----------
     data : Data
     terms : Terms
-    random : numpy.random.RandomState
+    random : numpy.random.RandomState or Generator
     pairs : int
         Complementary pairs of halves.
     n_alphas, ratio

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._core.text import aligned
+
 __all__ = ["Summary", "summarize"]
 
 _MOST = 40
@@ -42,14 +44,7 @@ class Summary:
         if self.rows:
             names = list(self.rows[0])
             cells = [names, *([_text(row[name]) for name in names] for row in self.rows[:_MOST])]
-            widths = [max(len(line[k]) for line in cells) for k in range(len(names))]
-            lines.append("")
-            lines += [
-                "  ".join(
-                    [line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))]
-                ).rstrip()
-                for line in cells
-            ]
+            lines += ["", aligned(cells)]
         if len(self.rows) > _MOST:
             lines.append(f"... and {len(self.rows) - _MOST} more")
         return "\n".join(lines)
@@ -136,7 +131,8 @@ def _kept(estimator: Any) -> npt.NDArray[np.float64] | None:
         return None
     coef = np.atleast_2d(np.asarray(getattr(estimator, "coef_penalized_", estimator.coef_), dtype=np.float64))
     w, gram, alpha = _norms(coef), estimator._gram, float(estimator.alpha_)
-    unit = estimator._deviation if estimator.standardize else np.ones(w.size)
+    # What the penalty sees a coefficient times: about zero where there is no intercept.
+    unit = np.sqrt(gram) if estimator.standardize else np.ones(w.size)
     if estimator.width == "alpha":
         unit = unit / alpha
         alpha *= alpha

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._core.random import numpy_generator
 from ..errors import InvalidArgumentError
 from ._choices import Choices, Task
 from ._table import Column, Table
@@ -99,7 +100,7 @@ def split_rows(
     y: npt.NDArray[Any], task: Task, choices: Choices
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Rows to train on and rows to test on; of every class some stay in training."""
-    rng = np.random.default_rng(choices.seed)
+    rng = numpy_generator(choices.seed)
     parts = [np.flatnonzero(y == label) for label in np.unique(y)] if task == "classification" else [np.arange(y.size)]
     held = []
     for part in parts:
