@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from ..errors import InvalidArgumentError
 from ._moments import Moments, column_moments
 from ._offsets import far_columns, without_offsets
 from ._products import by_columns, by_rows, by_sparse_columns
@@ -20,6 +21,9 @@ __all__ = ["Design"]
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+
+# Exponents of two of a column's scale beyond which a coefficient has no number, and beyond which its square has none.
+_WIDEST, _WIDE = 1000, 505
 
 
 class Design:
@@ -91,6 +95,25 @@ class Design:
         moments = self._moments_of(folds)
         self.shift = reference / moments.scale
         self.moments = replace(moments, shift=self.shift)
+
+    def require_range(self, *, standardize: bool) -> None:
+        """Raise where no alpha can compare the columns: their coefficients, or the squares of these, have no number.
+
+        Beside columns of moderate size the penalty of a huge one is nothing, and a tiny one stays out, as it should.
+
+        Raises
+        ------
+        InvalidArgumentError
+        """
+        varies = self.spread > 0
+        extreme = np.abs(np.frexp(self.scale)[1]) > (_WIDEST if standardize else _WIDE)
+        if varies.any() and extreme[varies].all():
+            size = float(self.scale[np.flatnonzero(varies)[0]])
+            way = "" if standardize else ", or take standardize=True"
+            raise InvalidArgumentError(
+                f"all features have numbers such as {size:.1g}, too far from 1 for a penalty on their coefficients; "
+                f"give them in another unit{way}"
+            )
 
     def squares(self, c: Floats) -> Floats:
         """``sum_i c_i x_ij^2`` of every column, about its mean under the same weights where columns are centered."""

@@ -23,7 +23,7 @@ from ._path import checked_factor, checked_weights
 from ._penalty_parameters import PenaltyParameters
 from ._problem import Problem, make_problem
 from ._solution import Solution
-from ._terms import Terms
+from ._terms import MOST_ITERATIONS, Terms
 from ._working_set import Folds
 
 if TYPE_CHECKING:
@@ -168,6 +168,9 @@ class SparseEstimator(PenaltyParameters):
     def _check_parameters(self) -> None:
         if self.width not in ("fixed", "alpha"):
             raise UnknownNameError("width", str(self.width), ("fixed", "alpha"))
+        for name in ("fit_intercept", "positive", "standardize", "refit"):
+            if not isinstance(getattr(self, name), bool | np.bool_ | int):
+                raise InvalidArgumentError(f"{name} must be True or False, got {getattr(self, name)!r}")
         checks.positive("tol", self.tol)
         checks.count("max_iter", self.max_iter)
         if self.target_features is not None:
@@ -196,7 +199,7 @@ class SparseEstimator(PenaltyParameters):
             bool(self.positive),
             bool(self.standardize),
             float(self.tol),
-            int(self.max_iter),
+            min(int(self.max_iter), MOST_ITERATIONS),
         )
 
     def _penalty(self) -> Penalty:
@@ -214,7 +217,7 @@ class SparseEstimator(PenaltyParameters):
         self.violation_ = solution.violation
         self.converged_ = solution.converged
         self._deviation = _deviation(design)
-        self._gram = design.spread * design.scale * design.scale
+        self._size = np.sqrt(design.spread) * design.scale
         self._loss = data.loss
         self.coef_, self.intercept_ = self._placed(data, solution)
         if self.refit:

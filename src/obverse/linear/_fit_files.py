@@ -24,6 +24,8 @@ FILES = ("model.safetensors", "report.html", "features.csv", "record.json")
 
 _SHOWN = 25
 _MOST_OUTPUTS = 6
+# Letters of a name that go into that of a folder, whose name may have 255 bytes.
+_LONGEST = 40
 
 
 def default_folder(data: str, target: str, penalty: str) -> Path:
@@ -31,7 +33,7 @@ def default_folder(data: str, target: str, penalty: str) -> Path:
     name = Path(data).name
     for suffix in (".csv.gz", ".csv", ".parquet"):
         name = name.removesuffix(suffix)
-    parts = [re.sub(r"[^\w.-]+", "-", part).strip("-.") for part in ("fit", name, target, penalty)]
+    parts = [re.sub(r"[^\w.-]+", "-", part)[:_LONGEST].strip("-.") for part in ("fit", name, target, penalty)]
     return Path("runs") / "-".join(part for part in parts if part)
 
 
@@ -123,8 +125,8 @@ def features_grid(record: dict[str, Any]) -> Grid:
         grid.add_column(_plain(heading), justify="right", no_wrap=True)
     for row in features[:_SHOWN]:
         numbers = row["coefficients"] if several else [row["coefficient"]]
-        shares = ["" if row.get(name) is None else f"{row[name]:.1%}" for name in optional]
-        grid.add_row(_plain(row["name"]), *(f"{x:.4g}" for x in numbers), f"{row['importance']:.4g}", *shares)
+        shares = [_shown(row.get(name), ".1%") for name in optional]
+        grid.add_row(_plain(row["name"]), *(_shown(x) for x in (*numbers, row["importance"])), *shares)
     if len(features) > _SHOWN:
         grid.add_row(f"... {len(features) - _SHOWN} more in features.csv")
     return grid
@@ -141,8 +143,13 @@ def measures_grid(record: dict[str, Any]) -> Grid | None:
         grid.add_column(heading, justify="right", no_wrap=True)
     for row in test["measures"]:
         form = ".2%" if row.get("is_share") else ".4g"
-        grid.add_row(row["name"], f"{row['model']:{form}}", f"{row['null']:{form}}")
+        grid.add_row(row["name"], _shown(row["model"], form), _shown(row["null"], form))
     return grid
+
+
+def _shown(value: Any, form: str = ".4g") -> str:
+    """A number of a record; null where there is none, the string ``"inf"`` where it leaves the range of a double."""
+    return "" if value is None else value if isinstance(value, str) else f"{value:{form}}"
 
 
 def _plain(text: str) -> Any:

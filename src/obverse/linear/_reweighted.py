@@ -128,6 +128,7 @@ class ReweightedProblem:
                 f"positive=True asks for bounds, which solver={face!r} does not know; use solver='auto' with a "
                 "penalty that makes exact zeros, or positive=False"
             )
+        self.design.require_range(standardize=terms.standardize)
         probe = np.array([1e-150, 1.0, 1e150])
         if not np.asarray(terms.penalty.slope(probe)).any():
             raise InvalidArgumentError(

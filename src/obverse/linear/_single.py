@@ -70,11 +70,12 @@ class SparseSingle(SparseEstimator):
         terms = self._terms(penalty, data.X.shape[1])
         if self.solver == "auto" and makes_zeros(penalty):
             problem = self._problem(data)
+            problem.design.require_range(standardize=terms.standardize)
             before = problem.design.passes
             if self.target_features is None:
                 alpha, solution = float(self.alpha), solve_at(problem, terms, float(self.alpha))
             else:
-                alpha, solution = with_features(problem, terms, int(self.target_features))
+                alpha, solution = with_features(problem, terms, min(int(self.target_features), data.X.shape[1]))
             passes = problem.design.passes - before
             self._store(data, problem.design, terms, solution, alpha, math.ceil(passes))
         else:

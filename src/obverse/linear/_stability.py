@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import InvalidArgumentError
 from ._estimator import Data
 from ._shapes import path_alphas
 from ._terms import Terms
@@ -48,6 +49,11 @@ def selection_frequencies(
     array of shape (p,)
         In [0, 1].
 
+    Raises
+    ------
+    InvalidArgumentError
+        No half has rows of positive weight, both held out and left.
+
     Notes
     -----
     Both halves of a pair are solved in lockstep. Source: Meinshausen and Buehlmann (2010), with the complementary
@@ -70,4 +76,8 @@ def selection_frequencies(
             halves += 1
             kept = [solution for solution in solutions if solution.index.size <= most] or solutions[:1]
             counts[kept[-1].index] += 1
-    return counts / max(halves, 1)
+    if halves == 0:
+        raise InvalidArgumentError(
+            f"criterion='stability' needs halves of the rows with positive weight in both, and got {rows} rows"
+        )
+    return counts / halves

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,15 +129,14 @@ def _kept(estimator: Any) -> npt.NDArray[np.float64] | None:
     if estimator._loss != "squared" or getattr(estimator, "groups", None) is not None or estimator.alpha_ == 0:
         return None
     coef = np.atleast_2d(np.asarray(getattr(estimator, "coef_penalized_", estimator.coef_), dtype=np.float64))
-    w, gram, alpha = _norms(coef), estimator._gram, float(estimator.alpha_)
-    # What the penalty sees a coefficient times: about zero where there is no intercept.
-    unit = np.sqrt(gram) if estimator.standardize else np.ones(w.size)
-    if estimator.width == "alpha":
-        unit = unit / alpha
-        alpha *= alpha
+    w, size, alpha = _norms(coef), estimator._size, float(estimator.alpha_)
+    unit = size if estimator.standardize else np.ones(w.size)
+    # With a width of alpha the penalty is alpha^2 Omega(w / alpha), whose eta is alpha^2 times that of Omega.
+    seen, strength = (unit * w / alpha, 1.0) if estimator.width == "alpha" else (unit * w, alpha)
     factor = np.ones(w.size) if estimator.penalty_factor is None else np.asarray(estimator.penalty_factor, np.float64)
     with np.errstate(all="ignore"):
-        eta = np.asarray(estimator.penalty_.eta(unit * w), dtype=np.float64) / (unit * unit)
-        strength = alpha * factor / gram
-        kept = np.where(np.isinf(eta) | (strength == 0), 1.0, eta / (eta + strength))
-    return np.asarray(np.where(np.isfinite(kept) & (math.inf > gram), kept, 0.0))
+        # eta over the strength, in units in which neither leaves the range of a double.
+        eta = np.asarray(estimator.penalty_.eta(seen), dtype=np.float64)
+        odds = eta / (strength * factor) * (size / unit) ** 2
+        kept = np.where(np.isinf(odds) | (factor == 0), 1.0, odds / (1 + odds))
+    return np.asarray(np.where(np.isfinite(kept), kept, 0.0))
