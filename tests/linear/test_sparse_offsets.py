@@ -219,3 +219,18 @@ def test_only_columns_far_from_zero_are_copied() -> None:
     entries = np.diff(matrix.indptr)
     np.testing.assert_array_equal(np.diff(moved.X.indptr)[[0, 1, 3, 4, 5]], entries[[0, 1, 3, 4, 5]])
     assert canonical(matrix) is matrix
+
+
+@pytest.mark.parametrize("form", [np.ascontiguousarray, np.asfortranarray, sp.csr_array])
+@pytest.mark.parametrize("loss", ["squared", "huber"])
+def test_violations_count_columns_far_from_zero_like_others(loss: str, form: Any) -> None:
+    """A loose tolerance is as loose for a column ten million deviations away as for the same column near zero."""
+    rng = np.random.default_rng(3)
+    X = np.where(rng.random((150, 120)) < 0.1, rng.normal(size=(150, 120)), 0.0)
+    X[:, :3] = 1e7 + rng.normal(size=(150, 3))
+    near = X.copy()
+    near[:, :3] -= 1e7
+    y = near[:, :40].sum(axis=1) + rng.normal(size=150)
+    found = [sparse_path(form(Z), y, "lasso", loss=loss, alphas=[0.1, 0.03, 0.01], tol=1e-4) for Z in (near, X)]
+    np.testing.assert_allclose(found[1].coefs.toarray(), found[0].coefs.toarray(), atol=1e-11)
+    np.testing.assert_allclose(found[1].violations, found[0].violations, rtol=1e-3, atol=1e-11)

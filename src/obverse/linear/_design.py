@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from ..errors import InvalidArgumentError
 from ._moments import Moments, column_moments
-from ._offsets import far_columns, without_offsets
+from ._offsets import FAR, VERY_FAR, far_columns, without_offsets
 from ._products import by_columns, by_rows, by_sparse_columns
 
 if TYPE_CHECKING:
@@ -43,8 +43,9 @@ class Design:
     folds : Folds, optional
         Sets of rows to be held out; their moments are kept apart.
     exact : bool
-        Whether dense columns that lie far from zero are copied as deviations, as sparse ones are in any case. Solvers
-        that multiply by whole columns again and again lose digits otherwise.
+        Whether dense columns that lie a hundred deviations from zero are copied as deviations, as sparse ones are in
+        any case; otherwise only those ten thousand deviations away. Solvers that multiply by whole columns again and
+        again lose digits sooner.
 
     Attributes
     ----------
@@ -74,8 +75,8 @@ class Design:
         self.centered = centered
         self.moments = self._moments_of(folds)
         self.shift = np.zeros(self.columns)
-        if centered and (self.is_sparse or exact):
-            self._remove_offsets(folds)
+        if centered:
+            self._remove_offsets(folds, FAR if self.is_sparse or exact else VERY_FAR)
         self.scale = self.moments.scale
         self.mean, self.spread = self.moments.joint(np.ones(self.moments.totals.size, np.bool_), centered=centered)
         self.center = self.moments.central() if centered else np.zeros(self.columns)
@@ -85,9 +86,9 @@ class Design:
         order = None if folds is None or folds.is_trivial else folds.order
         return column_moments(self.X, self.weights, order=order, ends=None if folds is None else folds.ends)
 
-    def _remove_offsets(self, folds: Folds | None) -> None:
+    def _remove_offsets(self, folds: Folds | None, limit: float) -> None:
         """Put deviations in the place of columns that lie far from zero."""
-        far = far_columns(self.moments, folds)
+        far = far_columns(self.moments, folds, limit)
         if not far.any():
             return
         reference = np.where(far, self.moments.central() * self.moments.scale, 0.0)

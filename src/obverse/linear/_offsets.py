@@ -20,12 +20,14 @@ from ._moments import Moments
 if TYPE_CHECKING:
     from ._working_set import Folds
 
-__all__ = ["canonical", "far_columns", "without_offsets"]
+__all__ = ["FAR", "VERY_FAR", "canonical", "far_columns", "without_offsets"]
 
 Floats = npt.NDArray[np.float64]
 
-# Squared mean relative to the mean square about it from which digits of products are missed.
-_FAR = 1e4
+# Squared mean relative to the mean square about it, from which digits of products are missed.
+FAR = 1e4
+# The same, from which a dense column's own part of the violation is lost beside that of other columns.
+VERY_FAR = 1e8
 
 
 def canonical(X: Any) -> Any:
@@ -37,15 +39,23 @@ def canonical(X: Any) -> Any:
     return X
 
 
-def far_columns(moments: Moments, folds: Folds | None) -> npt.NDArray[np.bool_]:
-    """Which columns lie far from zero, over all rows or over the rows that a fold is trained on, (p,)."""
+def far_columns(moments: Moments, folds: Folds | None, limit: float = FAR) -> npt.NDArray[np.bool_]:
+    """Which columns lie far from zero, over all rows or over the rows that a fold is trained on, (p,).
+
+    Parameters
+    ----------
+    moments : Moments
+    folds : Folds, optional
+    limit : float
+        Squared mean relative to the mean square about it.
+    """
     sets = np.ones((1, moments.totals.size), np.bool_)
     if folds is not None and not folds.is_trivial:
         sets = np.concatenate([sets, ~np.eye(len(folds.held), moments.totals.size, dtype=np.bool_)])
     far = np.zeros(moments.scale.size, np.bool_)
     for some in sets:
         mean, square = moments.joint(some, centered=True)
-        far |= (square > 0) & (mean * mean > _FAR * square)
+        far |= (square > 0) & (mean * mean > limit * square)
     return far
 
 
