@@ -90,8 +90,7 @@ def fit(
 
     from .report import write_linear
 
-    write_linear(record, folder / "report.html")
-    write_fit(folder, model, record)
+    write_fit(folder, model, record, page=lambda file: write_linear(record, file), overwrite=overwrite)
     console.print(f"{folder}: report.html, model.safetensors, features.csv, record.json", soft_wrap=True)
 
 

@@ -25,6 +25,7 @@ from obverse._core.files import (
     write_atomically,
     write_json,
     write_sealed,
+    write_together,
 )
 from obverse.errors import DamagedFileError, FileWriteError, InvalidArgumentError
 
@@ -166,3 +167,19 @@ def test_folders_that_cannot_be_made_are_one_line(tmp_path: Path) -> None:
     for make in makers:
         with pytest.raises((FileWriteError, InvalidArgumentError), match="file"):
             make()
+
+
+def test_several_files_are_replaced_together_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+
+    def broken(file: Path) -> None:
+        file.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(FileWriteError, match=r"cannot write to .*No space left"):
+        write_together(folder, {"a": lambda file: file.write_text("1"), "b": broken})
+    assert not folder.exists()
+    write_together(folder, {"a": lambda file: file.write_text("1"), "b": lambda file: file.write_text("2")})
+    with pytest.raises(FileWriteError, match="No space left"):
+        write_together(folder, {"a": lambda file: file.write_text("3"), "b": broken})
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"a": "1", "b": "2"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,12 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import KFold
 
 from obverse.errors import InvalidArgumentError, ObverseError
-from obverse.linear import SparseClassifier, SparseClassifierCV, SparseRegressor, SparseRegressorCV
+from obverse.linear import SparseClassifier, SparseClassifierCV, SparseRegressor, SparseRegressorCV, sparse_path
 
 ALL = [
     SparseRegressor("lasso", alpha=0.1),
@@ -194,3 +198,134 @@ def test_choices_go_with_the_units(of_x: int, of_y: int) -> None:
         scaled = SparseRegressorCV("lasso", **options).fit(X * s, y * t)  # type: ignore[arg-type]
         assert scaled.alpha_ / s / t == pytest.approx(plain.alpha_, rel=1e-6)
         np.testing.assert_allclose(scaled.coef_ / t * s, plain.coef_, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("loss", "y", "match"),
+    [
+        ("logistic", [-1.0, 1.0], "takes y of 0 and 1"),
+        ("logistic", [0.0, 0.5], "takes y of 0 and 1"),
+        ("multinomial", [-1.0, 1.0], "takes y of 0 ... K-1"),
+        ("multinomial", [0.0, 1.5], "takes y of 0 ... K-1"),
+        ("poisson", [-1.0, 1.0], "takes y of at least 0"),
+    ],
+)
+def test_paths_refuse_targets_of_another_loss(loss: str, y: list[float], match: str) -> None:
+    X, _ = data()
+    with pytest.raises(InvalidArgumentError, match=match):
+        sparse_path(X, np.array(y)[np.arange(40) % 2], "lasso", loss=loss)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"width": "beta"}, "unknown width"),
+        ({"tol": 0.0}, "tol"),
+        ({"max_iter": 0}, "max_iter"),
+        ({"n_alphas": 0}, "n_alphas"),
+        ({"alpha_min_ratio": 2.0}, "alpha_min_ratio"),
+        ({"max_features": -1}, "max_features"),
+        ({"delta": np.nan}, "delta"),
+        ({"groups": [[0.5, 1]]}, "integers"),
+        ({"groups": [[True, False]]}, "integers"),
+    ],
+)
+def test_paths_refuse_parameters_that_are_none(options: dict[str, Any], match: str) -> None:
+    X, y = data()
+    with pytest.raises(InvalidArgumentError, match=match):
+        sparse_path(X, y, "lasso", **options)
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200, 1e160, 1e-170])
+def test_numbers_that_no_choice_can_compare_are_refused(scale: float) -> None:
+    """Squared errors of such targets are infinite or 0, whichever model made them."""
+    X, y = data()
+    y = y + 0.5
+    with pytest.raises(InvalidArgumentError, match="whose squares leave the range"):
+        SparseRegressorCV("lasso", cv=3).fit(X, y * scale)
+    with pytest.raises(InvalidArgumentError, match="too far from 1 for a penalty"):
+        SparseRegressorCV("lasso", cv=3).fit(X * scale, y)
+    with pytest.raises(InvalidArgumentError, match="too far from 1 for a penalty"):
+        SparseRegressor("lasso", 0.1).fit(sp.csr_array(X * scale), y)
+    with pytest.raises(InvalidArgumentError, match="too far from 1; give it"):
+        SparseRegressor("lasso", 0.1).fit(X, y * (1e-305 if scale < 1 else 2e300))
+
+
+def test_integers_beyond_compiled_code_are_no_bound() -> None:
+    X, y = data()
+    expected = SparseRegressor("lasso", 0.1).fit(X, y).coef_
+    np.testing.assert_array_equal(SparseRegressor("lasso", 0.1, max_iter=10**21).fit(X, y).coef_, expected)
+    for model in (SparseRegressor("lasso", target_features=10**21), SparseRegressorCV(target_features=10**21, cv=3)):
+        assert np.count_nonzero(model.fit(X, y).coef_) <= 8
+    assert sparse_path(X, y, "lasso", max_features=10**21).n_features.max() <= 8
+
+
+def test_weights_whose_sum_overflows_are_refused() -> None:
+    X, y = data()
+    with pytest.raises(InvalidArgumentError, match="sum of sample_weight"):
+        SparseRegressorCV("lasso", criterion="bic").fit(X, y, sample_weight=np.full(40, 1e308))
+    fit = [SparseRegressor("lasso", 0.1).fit(X, y, sample_weight=np.full(40, s)).coef_ for s in (1.0, 1e-300, 1e300)]
+    np.testing.assert_allclose(fit[1:], [fit[0]] * 2, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["fit_intercept", "positive", "standardize", "refit"])
+def test_switches_are_true_or_false(name: str) -> None:
+    X, y = data()
+    with pytest.raises(InvalidArgumentError, match=f"{name} must be True or False, got 'False'"):
+        SparseRegressor("lasso", 0.1, **{name: "False"}).fit(X, y)  # type: ignore[arg-type]
+
+
+def test_dates_are_no_numbers() -> None:
+    X, _ = data()
+    days = np.datetime64("2020-01-01") + np.arange(40)
+    with pytest.raises(InvalidArgumentError, match="numbers for a regression"):
+        SparseRegressor("lasso", 0.1).fit(X, days)
+
+
+def test_stability_selection_needs_halves() -> None:
+    X, y = data()
+    with pytest.raises(InvalidArgumentError, match="needs halves"):
+        SparseRegressorCV("lasso", criterion="stability").fit(X[:1], y[:1])
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_fold_that_lacks_a_class_is_said(several: bool) -> None:
+    """Sorted classes and folds without shuffling: no fold has seen the class that it is tested on."""
+    X, _ = data(n=60)
+    y = np.repeat([0, 1, 2] if several else [0, 1], 20 if several else 30)
+    with pytest.warns(ConvergenceWarning, match="rests on folds that were not solved"):
+        SparseClassifierCV("lasso", cv=KFold(3 if several else 2), n_alphas=5).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "model", [*ALL, SparseRegressor("lasso", 0.1, solver="dropout")], ids=lambda m: type(m).__name__
+)
+@pytest.mark.parametrize("form", [np.ascontiguousarray, np.asfortranarray, sp.csc_array, sp.csr_array])
+def test_fit_leaves_its_input_alone(model: Any, form: Any) -> None:
+    X, y = data()
+    X = X + 1e5
+    given, target, weights = form(X), y.copy(), np.linspace(0.5, 2, 40)
+    kept = weights.copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        clone(model).fit(given, target, sample_weight=weights)
+    np.testing.assert_array_equal(given.toarray() if sp.issparse(given) else given, X)
+    np.testing.assert_array_equal(target, y)
+    np.testing.assert_array_equal(weights, kept)
+
+
+def test_keep_probabilities_of_a_summary_do_not_overflow() -> None:
+    X, y = data()
+    y = y + X[:, 3]
+    for options in ({"standardize": True}, {"standardize": True, "width": "alpha"}):
+        found = []
+        for scale in (1.0, 1e200, 1e-200):
+            model = SparseRegressor("mcp", 0.05, **options).fit(X * scale, y)  # type: ignore[arg-type]
+            found.append([row["keep_probability"] for row in model.summary().rows])
+        np.testing.assert_allclose(found[1], found[0], rtol=1e-6)
+        np.testing.assert_allclose(found[2], found[0], rtol=1e-6)
+    X = X + 3
+    model = SparseRegressor("lasso", 0.05, standardize=True, fit_intercept=False).fit(X, y)
+    sizes = np.sqrt(np.mean(X**2, axis=0))
+    expected = [1 / (1 + 0.05 / (abs(w) * s)) for w, s in zip(model.coef_, sizes, strict=True) if w]
+    assert sorted(row["keep_probability"] for row in model.summary().rows) == pytest.approx(sorted(expected))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,8 @@ import pytest
 import scipy.sparse as sp
 from safetensors.numpy import save_file
 
-from obverse.errors import InvalidArgumentError, StateError
+from obverse._core.files import unsealed, write_sealed
+from obverse.errors import DamagedFileError, InvalidArgumentError, StateError
 from obverse.linear import SparseClassifier, SparseRegressor
 from obverse.linear._encoding import Encoding
 from obverse.linear._model import LinearModel, linear_model
@@ -187,6 +189,12 @@ def stored(tmp_path: Path) -> tuple[Path, dict[str, Any], dict[str, str]]:
         return path, {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
 
 
+def seal(tensors: dict[str, Any], path: Path, metadata: dict[str, str]) -> None:
+    """Write a file whose content is wrong, and whose digest is right."""
+    blank = {name: re.sub("[0-9a-f]{64}", "0" * 64, text) for name, text in metadata.items()}
+    write_sealed(path, lambda file: save_file(tensors, file, blank))
+
+
 def test_files_that_are_no_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match="no such model file"):
         load_model(tmp_path / "none.safetensors")
@@ -205,10 +213,43 @@ def test_files_that_are_no_models_are_refused(tmp_path: Path) -> None:
         load_model(path)
 
 
+def test_damage_is_refused_in_one_line(tmp_path: Path) -> None:
+    """Any flipped bit, and any cut: the numbers of a model are those that were written, or there is no model."""
+    path, _, _ = stored(tmp_path)
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    bad = tmp_path / "bad.safetensors"
+    for trial in range(300):
+        spoilt = bytearray(content)
+        if trial % 5:
+            spoilt[int(rng.integers(len(content)))] ^= 1 << int(rng.integers(8))
+        else:
+            del spoilt[int(rng.integers(len(content))) :]
+        bad.write_bytes(spoilt)
+        with pytest.raises(InvalidArgumentError, match=r"is damaged|cannot read|is not a linear model") as caught:
+            load_model(bad)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 1000
+
+
+def test_numbers_that_were_changed_are_damage(tmp_path: Path) -> None:
+    path, _, _ = stored(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DamagedFileError, match="does not match its digest"):
+        load_model(path)
+    estimator, _ = regressor("squared")
+    file = tmp_path / "old.safetensors"
+    save_file({"coef": estimator.coef_, "intercept": np.zeros(())}, file, {FORMAT: "{}"})
+    with pytest.raises(DamagedFileError, match="has no digest"):
+        load_model(file)
+
+
 def test_a_newer_version_is_refused(tmp_path: Path) -> None:
     path, tensors, metadata = stored(tmp_path)
     about = json.loads(metadata[FORMAT])
-    save_file(tensors, path, {FORMAT: json.dumps({**about, "version": 2})})
+    seal(tensors, path, {FORMAT: json.dumps({**about, "version": 2})})
     with pytest.raises(InvalidArgumentError, match="version 2 of the format, and this Obverse reads 1"):
         load_model(path)
 
@@ -237,11 +278,11 @@ def test_a_newer_version_is_refused(tmp_path: Path) -> None:
 def test_spoilt_descriptions_are_refused(changes: dict[str, Any], tmp_path: Path) -> None:
     path, tensors, metadata = stored(tmp_path)
     about = json.loads(metadata[FORMAT])
-    save_file(tensors, path, {FORMAT: json.dumps({**about, **changes})})
+    seal(tensors, path, {FORMAT: json.dumps({**about, **changes})})
     with pytest.raises(InvalidArgumentError, match="is broken"):
         load_model(path)
     for field in changes:
-        save_file(tensors, path, {FORMAT: json.dumps({k: v for k, v in about.items() if k != field})})
+        seal(tensors, path, {FORMAT: json.dumps({k: v for k, v in about.items() if k != field})})
         with pytest.raises(InvalidArgumentError, match="is broken"):
             load_model(path)
 
@@ -249,7 +290,7 @@ def test_spoilt_descriptions_are_refused(changes: dict[str, Any], tmp_path: Path
 @pytest.mark.parametrize("text", ["", "[]", "{", "null", "[" * 100_000], ids=lambda text: text[:5] or "empty")
 def test_spoilt_json_is_refused(text: str, tmp_path: Path) -> None:
     path, tensors, _ = stored(tmp_path)
-    save_file(tensors, path, {FORMAT: text})
+    seal(tensors, path, {FORMAT: text, **unsealed()})
     with pytest.raises(InvalidArgumentError, match="is broken"):
         load_model(path)
 
@@ -266,7 +307,7 @@ def test_spoilt_json_is_refused(text: str, tmp_path: Path) -> None:
 )
 def test_spoilt_tensors_are_refused(tensors: dict[str, Any], tmp_path: Path) -> None:
     path, _, metadata = stored(tmp_path)
-    save_file(tensors, path, metadata)
+    seal(tensors, path, metadata)
     with pytest.raises(InvalidArgumentError, match=r"is broken|cannot read"):
         load_model(path)
 

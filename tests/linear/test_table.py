@@ -200,12 +200,56 @@ def test_text_may_be_asked_for(write: Any) -> None:
         ("", "cannot read .*[Ee]mpty"),
         ("a,b\n", "no rows"),
         ("a,b\n1,2\n3\n", "Expected 2 columns, got 1"),
-        ("a, a\n1,2\n", "two columns have the name 'a'"),
     ],
 )
 def test_broken_files_are_refused(text: str, message: str, write: Any) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         read_table(write(text))
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_columns_of_one_name_are_refused_where_they_are_used(kind: str, write: Any, tmp_path: Path) -> None:
+    if kind == "csv":
+        path = write("a,b, a,c\n1,2,3,4\n5,6,7,8\n")
+    else:
+        from pyarrow import parquet
+
+        path = tmp_path / "doubled.parquet"
+        columns = [pa.array([number, number + 4]) for number in range(1, 5)]
+        parquet.write_table(pa.Table.from_arrays(columns, names=["a", "b", "a", "c"]), path)
+    table = read_table(path)
+    assert list(table.columns) == ["b", "c"]
+    assert table.rows(np.array([1])).doubled == {"a": (1, 3)}
+    assert table.known("c", "target").values.tolist() == [4, 8]
+    for use in (lambda: table.known("a", "target"), lambda: table.require(["b", "a"])):
+        with pytest.raises(InvalidArgumentError, match="columns 1 and 3 have the same name 'a'; rename"):
+            use()
+    encoding = Encoding.of(table, ["b", "c"])
+    np.testing.assert_array_equal(encoding.encode(table).X, [[2, 4], [6, 8]])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"PK\x03\x04" + bytes(100), "a zip archive"),
+        (b"%PDF-1.4\n1 0 obj\n", "a PDF"),
+        ("a,b\n1,2\n".encode("utf-16"), "text in UTF-16"),
+        (b"PAR1" + bytes(20), "a parquet file"),
+        (b"\xe9,b\n1,2\n", "cannot read"),
+        (b"\n\n", "cannot read"),
+        (bytes(300), "cannot read"),
+    ],
+    ids=["zip", "pdf", "utf-16", "parquet", "latin", "newlines", "zeros"],
+)
+def test_files_of_another_kind_are_refused_in_one_line(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_bytes(content)
+    with pytest.raises(InvalidArgumentError, match=message) as caught:
+        read_table(path)
+    assert "\n" not in str(caught.value)
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(InvalidArgumentError, match="is a folder"):
+        read_table(tmp_path / "folder.csv")
 
 
 def test_files_that_are_none_are_refused(tmp_path: Path, write: Any) -> None:
@@ -224,7 +268,7 @@ def test_files_that_are_none_are_refused(tmp_path: Path, write: Any) -> None:
 def test_columns_that_are_no_features_are_refused(write: Any) -> None:
     with pytest.raises(InvalidArgumentError, match=r"column 'day' holds date32.*--drop day"):
         encoded(read_table(write("day,x\n2020-01-01,1\n2020-01-02,2\n")), ["day", "x"])
-    with pytest.raises(InvalidArgumentError, match="'x' has 1 infinite values, the first in row 2"):
+    with pytest.raises(InvalidArgumentError, match="'x' has 1 infinite value, in row 2"):
         encoded(read_table(write("x\n1\ninf\n")), ["x"])
     with pytest.raises(InvalidArgumentError, match="'x' has no values"):
         encoded(read_table(write("x,y\n,1\n,2\n")), ["x"], missing="median")

@@ -30,12 +30,14 @@ __all__ = [
     "locked",
     "read_json",
     "remove_temporaries",
+    "sealing",
     "unsealed",
     "write_atomically",
     "write_bytes",
     "write_json",
     "write_sealed",
     "write_text",
+    "write_together",
 ]
 
 LOCK = ".lock"
@@ -89,6 +91,51 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
     return target
+
+
+def write_together(folder: str | os.PathLike[str], writers: Mapping[str, Callable[[Path], object]]) -> None:
+    """Let several writers fill temporary files, then put all of them in their places, in the order given.
+
+    Nothing is replaced before everything is written, so that a full disk leaves all old files as they were.
+
+    Parameters
+    ----------
+    folder : path-like
+        Made if it is missing, and removed again if nothing can be written to it.
+    writers : mapping of str to callable
+        For every file name, what fills the temporary file; see `write_atomically`.
+
+    Raises
+    ------
+    FileWriteError
+        As `write_atomically`.
+    """
+    target = Path(folder)
+    is_new = not target.exists()
+    token = f"{os.getpid()}-{secrets.token_hex(4)}"
+    temporaries = {name: target / f".{Path(name).stem[:100]}.{token}.tmp{Path(name).suffix}" for name in writers}
+    done = False
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for name, write in writers.items():
+            write(temporaries[name])
+            with open(temporaries[name], "rb+") as file:
+                os.fsync(file.fileno())
+        for name, temporary in temporaries.items():
+            os.replace(temporary, target / name)
+        _synchronize(target)
+        done = True
+    except OSError as error:
+        if isinstance(error, FileWriteError):
+            raise
+        raise FileWriteError(f"cannot write to {target}: {error.strerror or error}") from error
+    finally:
+        for temporary in temporaries.values():
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        if is_new and not done:
+            with suppress(OSError):
+                target.rmdir()
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
@@ -146,6 +193,11 @@ def write_sealed(path: str | os.PathLike[str], content: Mapping[str, Any] | Call
     FileWriteError
         As `write_atomically`.
     """
+    return write_atomically(path, sealing(content))
+
+
+def sealing(content: Mapping[str, Any] | Callable[[Path], object]) -> Callable[[Path], None]:
+    """What fills a file as `write_sealed` does, for `write_together`."""
 
     def write(file: Path) -> None:
         if isinstance(content, Mapping):
@@ -155,7 +207,7 @@ def write_sealed(path: str | os.PathLike[str], content: Mapping[str, Any] | Call
             content(file)
         _seal(file)
 
-    return write_atomically(path, write)
+    return write
 
 
 def unsealed() -> dict[str, str]:

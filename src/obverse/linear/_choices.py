@@ -84,5 +84,5 @@ class Choices:
             raise InvalidArgumentError(f"test fraction must be at least 0 and below 1, got {self.test_fraction}")
         if self.features is not None and self.features < 1:
             raise InvalidArgumentError(f"features must be at least 1, got {self.features}")
-        if self.seed < 0:
-            raise InvalidArgumentError(f"seed must be at least 0, got {self.seed}")
+        if not 0 <= self.seed < 2**32:
+            raise InvalidArgumentError(f"seed must be at least 0 and below 2**32, got {self.seed}")

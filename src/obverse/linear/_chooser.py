@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
-from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import is_classifier
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
+from .._core import checks
 from ..errors import InvalidArgumentError, UnknownNameError
 from ..penalties import Lasso
 from ..penalties import penalty as penalty_named
 from ._estimator import Data, SparseEstimator, unpenalized
+from ._losses import LOSSES
 from ._path import assemble
+from ._seeds import random_source
 from ._selection import cannot_reach, extended_bic, has_risen, one_standard_error
 from ._shapes import candidates, path_alphas
 from ._solution import Solution
@@ -34,6 +38,8 @@ _RULES = ("min", "1se")
 _GAMMA = {"bic": 0.0, "ebic": 0.5}
 # Entry threshold of the last alpha relative to that of the first.
 _RATIO = {True: 0.02, False: 0.05}
+# Targets beyond it, or all below its inverse, have squares that cannot be added up.
+_LARGEST = 1e150
 
 
 class SparseChooser(SparseEstimator):
@@ -74,6 +80,7 @@ class SparseChooser(SparseEstimator):
             self._fit_stable(data)
             return self
         if self.criterion == "cv":
+            _require_squares(data)
             from sklearn.model_selection import check_cv
 
             splitter = check_cv(self.cv, data.y, classifier=is_classifier(self))
@@ -82,10 +89,12 @@ class SparseChooser(SparseEstimator):
         else:
             self._validation = None
             problem = data.problem()
+        problem.design.require_range(standardize=bool(self.standardize))
         try:
             self._choose(data, problem)
         finally:
             del self._validation
+            self.__dict__.pop("_solved", None)
         return self
 
     def _check_choices(self) -> None:
@@ -93,16 +102,14 @@ class SparseChooser(SparseEstimator):
             raise UnknownNameError("criterion", str(self.criterion), _CRITERIA)
         if self.rule not in _RULES:
             raise UnknownNameError("rule", str(self.rule), _RULES)
-        if isinstance(self.n_alphas, bool) or not isinstance(self.n_alphas, Integral) or self.n_alphas < 1:
-            raise InvalidArgumentError(f"n_alphas must be an integer, at least 1, got {self.n_alphas!r}")
-        ratio = self.alpha_min_ratio
-        if ratio is not None and (not isinstance(ratio, Real) or not 0 < float(ratio) < 1):
-            raise InvalidArgumentError(f"alpha_min_ratio must be between 0 and 1, got {ratio!r}")
+        checks.count("n_alphas", self.n_alphas)
+        if self.alpha_min_ratio is not None:
+            checks.fraction("alpha_min_ratio", self.alpha_min_ratio, zero=False, one=False)
         if self.alphas is not None:
             grid = np.asarray(self.alphas, dtype=np.float64)
             if grid.ndim != 1 or grid.size == 0 or not (np.isfinite(grid).all() and (grid > 0).all()):
                 raise InvalidArgumentError(f"alphas must hold positive, finite numbers, got {self.alphas!r}")
-        if not isinstance(self.threshold, Real) or not 0.5 < float(self.threshold) <= 1:
+        if not checks.is_number(self.threshold) or not 0.5 < float(self.threshold) <= 1:
             raise InvalidArgumentError(f"threshold must be above 0.5 and at most 1, got {self.threshold!r}")
 
     # ------------------------------------------------------------------ over shapes and alphas
@@ -113,6 +120,7 @@ class SparseChooser(SparseEstimator):
         terms = self._terms(Lasso() if isinstance(first, list | tuple) else penalty_named(first), features)
         shapes = candidates(self.penalty, self.shapes, problem, terms)
         before = problem.design.passes
+        self._solved: list[npt.NDArray[np.bool_]] = []
         found: list[tuple[Terms, Floats, list[Solution], Floats, Floats]] = []
         for shape in shapes:
             here = self._limited(replace(terms, penalty=shape))
@@ -131,6 +139,11 @@ class SparseChooser(SparseEstimator):
         else:
             self.criterion_values_ = table
         allowed = self._allowed(found, table)
+        if not np.isfinite(allowed).any():
+            raise InvalidArgumentError(
+                "no alpha has a finite value to choose by: losses leave the range of a double, or every path has too "
+                "many features; give y or X in another unit, or other alphas"
+            )
         self.shape_, place = (int(part) for part in np.unravel_index(int(np.nanargmin(allowed)), allowed.shape))
         if self.criterion == "cv" and self.rule == "1se":
             features_of = np.zeros(table.shape, np.int64)
@@ -142,6 +155,14 @@ class SparseChooser(SparseEstimator):
         self.alphas_ = alphas[: len(solutions)]
         passes = math.ceil(problem.design.passes - before)
         self._store(data, problem.design, here, solutions[place], float(alphas[place]), passes)
+        if self._solved and not self._solved[self.shape_][place]:
+            warnings.warn(
+                f"the cross-validated error of the chosen alpha={self.alpha_:.4g} rests on folds that were not solved "
+                f"to tol={self.tol:g}: their rows lack a class or all counts, or need more than {self.max_iter} "
+                "iterations; use stratified or fewer folds, or raise max_iter",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
 
     def _needed(self, found: Any) -> float:
         """The value that another shape must get below to be chosen."""
@@ -155,7 +176,8 @@ class SparseChooser(SparseEstimator):
         """Folds may have some more features than are wanted in the end."""
         if self.target_features is None:
             return terms
-        return replace(terms, max_features=max(2 * int(self.target_features), int(self.target_features) + 10))
+        wanted = min(int(self.target_features), terms.factor.size)
+        return replace(terms, max_features=max(2 * wanted, wanted + 10))
 
     def _grid(self, problem: Any, terms: Terms, data: Data) -> Floats:
         if self.alphas is not None:
@@ -170,7 +192,8 @@ class SparseChooser(SparseEstimator):
     ) -> tuple[list[Solution], Floats, Floats]:
         """The path on all rows, the values to choose by, and their standard errors."""
         if self._validation is not None:
-            solutions, errors = self._validation.solve(terms, alphas, best)
+            solutions, errors, solved = self._validation.solve(terms, alphas, best)
+            self._solved.append(solved)
             return solutions, *self._validation.mean(errors)
         gamma = _GAMMA[self.criterion]
         most = max(1, int(min(data.X.shape[0], data.total)) // 2)
@@ -210,12 +233,11 @@ class SparseChooser(SparseEstimator):
             raise InvalidArgumentError("criterion='stability' takes one penalty, and shapes=None")
         features = data.X.shape[1]
         problem = data.problem()
+        problem.design.require_range(standardize=bool(self.standardize))
         terms = self._terms(candidates(self.penalty, None, problem, None)[0], features)  # type: ignore[arg-type]
-        from sklearn.utils import check_random_state
-
         ratio = self.alpha_min_ratio or _RATIO[data.X.shape[0] > features]
         self.selection_frequencies_ = selection_frequencies(
-            data, terms, check_random_state(self.random_state), n_alphas=int(self.n_alphas), ratio=float(ratio)
+            data, terms, random_source(self.random_state), n_alphas=int(self.n_alphas), ratio=float(ratio)
         )
         stable = np.flatnonzero((self.selection_frequencies_ >= self.threshold) | (terms.factor == 0))
         if self.target_features is not None and stable.size > self.target_features:
@@ -249,6 +271,16 @@ class SparseChooser(SparseEstimator):
 
         check_is_fitted(self)
         return plot_path(self.path_, ax, chosen=self.alpha_, names=getattr(self, "feature_names_in_", None))
+
+
+def _require_squares(data: Data) -> None:
+    """Raise where held-out losses that go with the square of y leave the range of a double."""
+    size = float(np.abs(data.y).max(initial=0.0))
+    if LOSSES[data.loss].degree == 2 and (size > _LARGEST or 0 < size < 1 / _LARGEST):
+        raise InvalidArgumentError(
+            f"y has numbers of about {size:.1g}, whose squares leave the range of a double, so that errors cannot be "
+            "compared; give y in another unit"
+        )
 
 
 def _padded(values: Floats, width: int) -> Floats:

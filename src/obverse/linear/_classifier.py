@@ -133,7 +133,7 @@ class SparseClassifier(Classification, SparseSingle):
         Largest violation of the first-order conditions, relative to the largest gradient at zero.
     max_iter : int, default 1000
         Passes over the working set, or iterations.
-    random_state : int, RandomState or None
+    random_state : int, RandomState, numpy.random.Generator, torch.Generator or None
         Of the dropout solver.
 
     Attributes

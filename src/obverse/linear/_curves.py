@@ -1,4 +1,4 @@
-"""Losses as functions of the prediction, with derivative and curvature, in NumPy."""
+"""A loss over the rows of a dataset, in NumPy: the table of losses with its targets filled in."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit
 
 from ..errors import UnknownNameError
+from . import _losses
 
 __all__ = ["Curve", "curve"]
 
@@ -40,76 +40,45 @@ class Curve:
     def is_quadratic(self) -> bool:
         return self.loss == "squared"
 
+    @property
+    def kind(self) -> int:
+        """Number of the loss in compiled code."""
+        return _losses.LOSS_KINDS[self.loss]
+
     def value(self, f: Floats) -> Floats:
         """Loss of every row at the predictions ``f``; infinite where it overflows."""
-        with np.errstate(all="ignore"):
-            if self.loss == "logistic":
-                result = np.logaddexp(0.0, f) - self.y * f
-            elif self.loss == "poisson":
-                result = np.exp(f) - self.y * f
-            else:
-                size = np.abs(self.y - f)
-                inside = np.minimum(size, self.delta)
-                result = inside * (size - inside / 2)
-        return np.asarray(result)
+        return np.asarray(_losses.values(self.kind, self.y, f, self.delta))
 
     def derivative(self, f: Floats) -> Floats:
-        if self.loss == "logistic":
-            return _sigmoid(f) - self.y
-        if self.loss == "poisson":
-            with np.errstate(over="ignore"):
-                return np.asarray(np.exp(f) - self.y)
-        return np.clip(f - self.y, -self.delta, self.delta)
+        return np.asarray(_losses.derivatives(self.kind, self.y, f, self.delta))
 
     def curvature(self, f: Floats) -> Floats:
         """Weights of the weighted least squares problem that stands in for the loss near ``f``, all positive.
 
-        For the Huber loss these are its reweighting variable, ``min(1, delta/|residual|)``, which bounds it from
-        above; for logistic and Poisson the second derivatives, kept off zero.
+        For the Huber loss these are its majorant, ``min(1, delta/|residual|)``; for logistic and Poisson the second
+        derivatives, kept off zero.
         """
         if self.loss == "huber":
-            return np.asarray(self.delta / np.maximum(np.abs(self.y - f), self.delta))
+            out = np.empty(self.y.size)
+            _losses.majorants(self.kind, self.y, f, np.ones(self.y.size), self.delta, out)
+            return out
         return self._second(f, _LEAST)
 
     def second(self, f: Floats) -> Floats:
         """Second derivative, for Newton's step."""
-        if self.loss == "huber":
-            return (np.abs(self.y - f) <= self.delta).astype(np.float64)
-        return self._second(f, _NEWTON_LEAST)
+        return self._second(f, 0.0 if self.loss == "huber" else _NEWTON_LEAST)
 
     def _second(self, f: Floats, least: float) -> Floats:
-        if self.loss == "squared":
-            return np.ones_like(f)
+        bends = np.asarray(_losses.curvatures(self.kind, self.y, f, self.delta))
         if self.loss == "logistic":
-            return np.asarray(np.maximum(_sigmoid(f) * _sigmoid(-f), least))
-        with np.errstate(over="ignore", under="ignore"):
-            rate = np.exp(f)
-        return np.asarray(np.maximum(rate, least * rate.max(initial=1e-300)))
+            return np.asarray(np.maximum(bends, least))
+        return np.asarray(np.maximum(bends, least * bends.max(initial=1e-300)))
 
     def constant(self, weights: Floats) -> float:
         """The best prediction that is the same for all rows, which are weighted by ``weights`` of sum 1."""
-        mean = float(weights @ self.y)
-        if self.loss == "logistic":
-            mean = min(max(mean, 1e-12), 1 - 1e-12)
-            return math.log(mean / (1 - mean))
-        if self.loss == "poisson":
-            return math.log(max(mean, 1e-300))
         if self.loss == "squared":
-            return mean
-        order = np.argsort(self.y)
-        center = float(self.y[order][np.searchsorted(np.cumsum(weights[order]), 0.5).clip(0, self.y.size - 1)])
-        for _ in range(1000):
-            c = weights * self.curvature(np.full(self.y.size, center))
-            following = float(c @ self.y) / float(c.sum())
-            done = abs(following - center) <= 1e-15 * max(abs(center), self.delta)
-            center = following
-            if done:
-                break
-        return center
-
-
-def _sigmoid(f: Floats) -> Floats:
-    return np.asarray(expit(f))
+            return float(weights @ self.y)
+        return float(_losses.settle(self.kind, self.y, np.zeros(self.y.size), weights, self.delta))
 
 
 def curve(loss: str, y: Any, delta: float = 1.35) -> Curve:
@@ -120,7 +89,6 @@ def curve(loss: str, y: Any, delta: float = 1.35) -> Curve:
     UnknownNameError
         It is not one of squared, huber, poisson, logistic.
     """
-    known = ("squared", "huber", "poisson", "logistic")
-    if loss not in known:
-        raise UnknownNameError("loss", loss, known)
-    return Curve(loss, np.asarray(y, dtype=np.float64), delta if loss == "huber" else math.inf)
+    if loss not in _losses.LOSS_KINDS:
+        raise UnknownNameError("loss", loss, _losses.LOSS_KINDS)
+    return Curve(loss, np.ascontiguousarray(y, dtype=np.float64), delta if loss == "huber" else math.inf)

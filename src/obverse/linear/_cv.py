@@ -58,7 +58,7 @@ class SparseRegressorCV(Regression, SparseChooser):
         Residual from which the Huber loss is linear, in the unit of y.
     tol, max_iter
         As for `SparseRegressor`.
-    random_state : int, RandomState or None
+    random_state : int, RandomState, numpy.random.Generator, torch.Generator or None
         Of the halves of stability selection.
 
     Attributes
@@ -204,7 +204,7 @@ class SparseClassifierCV(Classification, SparseChooser):
         The choice is made before.
     tol, max_iter
         As for `SparseClassifier`.
-    random_state : int, RandomState or None
+    random_state : int, RandomState, numpy.random.Generator, torch.Generator or None
         Of the halves of stability selection.
 
     Attributes

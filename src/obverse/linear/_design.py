@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from ._moments import column_moments
+from ..errors import InvalidArgumentError
+from ._moments import Moments, column_moments
+from ._offsets import FAR, VERY_FAR, far_columns, without_offsets
 from ._products import by_columns, by_rows, by_sparse_columns
 
 if TYPE_CHECKING:
@@ -18,6 +21,9 @@ __all__ = ["Design"]
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+
+# Exponents of two of a column's scale beyond which a coefficient has no number, and beyond which its square has none.
+_WIDEST, _WIDE = 1000, 505
 
 
 class Design:
@@ -36,6 +42,10 @@ class Design:
         Whether columns are centered, as an intercept asks for.
     folds : Folds, optional
         Sets of rows to be held out; their moments are kept apart.
+    exact : bool
+        Whether dense columns that lie a hundred deviations from zero are copied as deviations, as sparse ones are in
+        any case; otherwise only those ten thousand deviations away. Solvers that multiply by whole columns again and
+        again lose digits sooner.
 
     Attributes
     ----------
@@ -47,11 +57,15 @@ class Design:
     center : array of shape (p,)
         What is taken off columns: the mean, or with folds the median of the means of the rows they hold out, which is
         near the mean of all training rows but those that include far outliers. Others would lose digits to these.
+    shift : array of shape (p,)
+        What was taken off columns that lie far from zero, in scaled units; 0 for all others.
     passes : float
         Products with all of X so far, in columns of the right-hand side.
     """
 
-    def __init__(self, X: Any, weights: Floats, *, centered: bool, folds: Folds | None = None) -> None:
+    def __init__(
+        self, X: Any, weights: Floats, *, centered: bool, folds: Folds | None = None, exact: bool = False
+    ) -> None:
         self.is_sparse = sp.issparse(X)
         if not (self.is_sparse or X.flags.c_contiguous or X.flags.f_contiguous):
             X = np.asfortranarray(X)
@@ -59,12 +73,48 @@ class Design:
         self.weights = weights
         self.rows, self.columns = X.shape
         self.centered = centered
-        order = None if folds is None or folds.is_trivial else folds.order
-        self.moments = column_moments(X, weights, order=order, ends=None if folds is None else folds.ends)
+        self.moments = self._moments_of(folds)
+        self.shift = np.zeros(self.columns)
+        if centered:
+            self._remove_offsets(folds, FAR if self.is_sparse or exact else VERY_FAR)
         self.scale = self.moments.scale
         self.mean, self.spread = self.moments.joint(np.ones(self.moments.totals.size, np.bool_), centered=centered)
         self.center = self.moments.central() if centered else np.zeros(self.columns)
         self.passes = 0.0
+
+    def _moments_of(self, folds: Folds | None) -> Moments:
+        order = None if folds is None or folds.is_trivial else folds.order
+        return column_moments(self.X, self.weights, order=order, ends=None if folds is None else folds.ends)
+
+    def _remove_offsets(self, folds: Folds | None, limit: float) -> None:
+        """Put deviations in the place of columns that lie far from zero."""
+        far = far_columns(self.moments, folds, limit)
+        if not far.any():
+            return
+        reference = np.where(far, self.moments.central() * self.moments.scale, 0.0)
+        self.X = without_offsets(self.X, far, reference)
+        moments = self._moments_of(folds)
+        self.shift = reference / moments.scale
+        self.moments = replace(moments, shift=self.shift)
+
+    def require_range(self, *, standardize: bool) -> None:
+        """Raise where no alpha can compare the columns: their coefficients, or the squares of these, have no number.
+
+        Beside columns of moderate size the penalty of a huge one is nothing, and a tiny one stays out, as it should.
+
+        Raises
+        ------
+        InvalidArgumentError
+        """
+        varies = self.spread > 0
+        extreme = np.abs(np.frexp(self.scale)[1]) > (_WIDEST if standardize else _WIDE)
+        if varies.any() and extreme[varies].all():
+            size = float(self.scale[np.flatnonzero(varies)[0]])
+            way = "" if standardize else ", or take standardize=True"
+            raise InvalidArgumentError(
+                f"all features have numbers such as {size:.1g}, too far from 1 for a penalty on their coefficients; "
+                f"give them in another unit{way}"
+            )
 
     def squares(self, c: Floats) -> Floats:
         """``sum_i c_i x_ij^2`` of every column, about its mean under the same weights where columns are centered."""
@@ -89,6 +139,10 @@ class Design:
         if np.any(total != 0):
             product -= self.center[chosen, None] * total
         return product if residuals.ndim == 2 else product[:, 0]
+
+    def origin(self, index: Integers) -> Floats:
+        """What coefficients of the columns of ``index`` take off the intercept, each per unit, in scaled units."""
+        return self.center[index] + self.shift[index]
 
     def dense(self, index: Integers) -> Floats:
         """The columns of ``index``, centered and scaled, Fortran-ordered (n, m)."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from ..errors import InvalidArgumentError
-from ._table import Column, Table, missing_cells
+from ._table import Column, Table, missing_cells, option
 
 __all__ = ["MISSING", "Code", "Encoded", "Encoding", "refuse_missing"]
 
@@ -26,6 +26,7 @@ _FEW_CATEGORIES = 20
 _MOSTLY = 0.8
 # Indicators beyond this number are held sparse.
 _MOST_DENSE = 64
+_WAYS = "leave rows out with --missing drop, fill them with --missing median, or leave columns out with --drop"
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ class Encoding:
         looked = [code for code in self.codes if columns is None or code.column in columns]
         table.require(code.column for code in looked)
         if self.missing == "error":
-            refuse_missing(table, [code.column for code in looked])
+            refuse_missing(table, [code.column for code in looked], ways="mend them, or leave these rows out")
         kept = np.ones(table.n_rows, dtype=np.bool_)
         if self.missing == "drop":
             for code in looked:
@@ -230,15 +231,15 @@ def _plain_code(item: Mapping[str, Any]) -> Code:
 
 def _code(table: Table, name: str, missing: Missing, trusted: bool) -> Code:
     """The code of one column, from the values it has."""
-    column = table.columns[name]
+    column, drop = table.columns[name], option("--drop", name)
     if column.kind == "other":
         raise InvalidArgumentError(
             f"{table.where}: column {name!r} holds {column.type_name}, which is no feature of a linear model; "
-            f"turn it into numbers or text, or leave it out with --drop {name}"
+            f"turn it into numbers or text, or leave it out with {drop}"
         )
     present = column.values[~column.missing]
     if present.size == 0:
-        raise InvalidArgumentError(f"{table.where}: column {name!r} has no values; leave it out with --drop {name}")
+        raise InvalidArgumentError(f"{table.where}: column {name!r} has no values; leave it out with {drop}")
     if column.kind == "text":
         return _category(table, name, present, missing, trusted)
     _refuse_infinite(table, name, column)
@@ -250,6 +251,7 @@ def _code(table: Table, name: str, missing: Missing, trusted: bool) -> Code:
 def _category(table: Table, name: str, present: npt.NDArray[Any], missing: Missing, trusted: bool) -> Code:
     found, counts = np.unique(present.astype(str), return_counts=True)
     categories = tuple(str(value) for value in found)
+    drop, as_category = option("--drop", name), option("--categorical", name)
     if not trusted and len(categories) > _FEW_CATEGORIES:
         odd = [value for value in categories if not _is_number(value)]
         if len(odd) < (1 - _MOSTLY) * len(categories):
@@ -257,15 +259,15 @@ def _category(table: Table, name: str, present: npt.NDArray[Any], missing: Missi
             raise InvalidArgumentError(
                 f"{table.where}: column {name!r} is mostly numbers, but row {row} has {odd[0]!r}"
                 f"{f' and {len(odd) - 1} other texts are there too' if len(odd) > 1 else ''}; mend it, leave the "
-                f"column out with --drop {name}, or say that it holds categories with --categorical {name}"
+                f"column out with {drop}, or say that it holds categories with {as_category}"
                 if odd
                 else f"{table.where}: column {name!r} holds numbers as text; store them as numbers, leave the column "
-                f"out with --drop {name}, or say that it holds categories with --categorical {name}"
+                f"out with {drop}, or say that it holds categories with {as_category}"
             )
     if len(categories) > _MOST_CATEGORIES:
         raise InvalidArgumentError(
             f"{table.where}: column {name!r} has {len(categories):,} distinct texts in {present.size:,} rows; at most "
-            f"{_MOST_CATEGORIES:,} categories become features: leave it out with --drop {name}, or merge rare ones"
+            f"{_MOST_CATEGORIES:,} categories become features: leave it out with {drop}, or merge rare ones"
         )
     fill = categories[int(np.argmax(counts))] if missing == "median" else None
     return Code(name, "category", categories, fill)
@@ -279,8 +281,15 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def refuse_missing(table: Table, names: Sequence[str]) -> None:
+def refuse_missing(table: Table, names: Sequence[str], *, ways: str = _WAYS) -> None:
     """Raise where cells are missing, naming the columns and how many cells.
+
+    Parameters
+    ----------
+    table : Table
+    names : sequence of str
+    ways : str
+        What the message advises.
 
     Raises
     ------
@@ -291,17 +300,18 @@ def refuse_missing(table: Table, names: Sequence[str]) -> None:
         listed = ", ".join(f"{name!r} ({count:,})" for name, count in list(gaps.items())[:12])
         more = f" and {len(gaps) - 12} other columns" if len(gaps) > 12 else ""
         raise InvalidArgumentError(
-            f"{table.where} has missing values in {listed}{more}, of {table.n_rows:,} rows; leave rows out with "
-            "--missing drop, fill them with --missing median, or leave columns out with --drop"
+            f"{table.where} has missing values in {listed}{more}, of {table.n_rows:,} rows; {ways}"
         )
 
 
-def _refuse_infinite(table: Table, name: str, column: Column) -> None:
+def _refuse_infinite(table: Table, name: str, column: Column, advice: str = "") -> None:
     infinite = np.isinf(column.values)
     if infinite.any():
+        count = int(infinite.sum())
+        values = "1 infinite value, in row" if count == 1 else f"{count:,} infinite values, the first in row"
         raise InvalidArgumentError(
-            f"{table.where}: column {name!r} has {int(infinite.sum()):,} infinite values, the first in row "
-            f"{int(np.argmax(infinite)) + 1}; mend it, or leave it out with --drop {name}"
+            f"{table.where}: column {name!r} has {values} {int(np.argmax(infinite)) + 1}; "
+            + (advice or f"mend it, or leave it out with {option('--drop', name)}")
         )
 
 
@@ -314,7 +324,14 @@ def _numbers(code: Code, table: Table) -> npt.NDArray[np.float64]:
             f"{table.where}: column {code.column!r} holds {code.kind} values in training, and here "
             f"{column.type_name} such as {column.values[row]!r} in row {row + 1}"
         )
-    _refuse_infinite(table, code.column, column)
+    _refuse_infinite(table, code.column, column, advice="mend it")
+    if code.kind == "boolean" and column.kind == "number":
+        odd = np.flatnonzero(~column.missing & (column.values != 0) & (column.values != 1))
+        if odd.size:
+            raise InvalidArgumentError(
+                f"{table.where}: column {code.column!r} holds truth values in training, and here "
+                f"{column.values[odd[0]]:g} in row {odd[0] + 1}; give true and false, or 1 and 0"
+            )
     values: npt.NDArray[np.float64] = column.values.copy()
     values[column.missing] = np.nan if code.fill is None else float(code.fill)
     return values

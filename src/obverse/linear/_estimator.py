@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,15 +13,17 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .._core import checks
 from ..errors import InvalidArgumentError, UnknownNameError
 from ..penalties import Lasso, Penalty
 from ..penalties import penalty as penalty_named
 from ._design import Design
+from ._offsets import canonical
 from ._path import checked_factor, checked_weights
 from ._penalty_parameters import PenaltyParameters
 from ._problem import Problem, make_problem
 from ._solution import Solution
-from ._terms import Terms
+from ._terms import MOST_ITERATIONS, Terms
 from ._working_set import Folds
 
 if TYPE_CHECKING:
@@ -96,15 +96,12 @@ def require_alpha(alpha: Any, name: str = "alpha") -> float:
     InvalidArgumentError
         Not positive and finite.
     """
-    if isinstance(alpha, bool) or not isinstance(alpha, Real) or not 0 < float(alpha) < math.inf:
-        hint = (
-            "; without a penalty this is sklearn.linear_model's LinearRegression, PoissonRegressor(alpha=0) or "
-            "LogisticRegression(C=inf)"
-            if isinstance(alpha, Real) and alpha == 0
-            else ""
+    if checks.is_number(alpha) and alpha == 0:
+        raise InvalidArgumentError(
+            f"{name} must be a positive, finite number, got {alpha!r}; without a penalty this is "
+            "sklearn.linear_model's LinearRegression, PoissonRegressor(alpha=0) or LogisticRegression(C=inf)"
         )
-        raise InvalidArgumentError(f"{name} must be a positive, finite number, got {alpha!r}{hint}")
-    return float(alpha)
+    return checks.positive(name, alpha)
 
 
 def unpenalized(data: Data, terms: Terms, index: npt.NDArray[np.int64]) -> Solution | None:
@@ -159,6 +156,7 @@ class SparseEstimator(PenaltyParameters):
             multi_output=self._several_outputs,
             y_numeric=False,
         )
+        X = canonical(X)
         weights, total = checked_weights(sample_weight, X)
         target, loss = self._target(y, weights)
         delta = getattr(self, "delta", 1.35)
@@ -170,17 +168,14 @@ class SparseEstimator(PenaltyParameters):
     def _check_parameters(self) -> None:
         if self.width not in ("fixed", "alpha"):
             raise UnknownNameError("width", str(self.width), ("fixed", "alpha"))
-        if not isinstance(self.tol, Real) or not 0 < float(self.tol) < math.inf:
-            raise InvalidArgumentError(f"tol must be a positive number, got {self.tol!r}")
-        for name in ("max_iter", "target_features"):
-            value = getattr(self, name)
-            if value is None and name == "target_features":
-                continue
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-                raise InvalidArgumentError(f"{name} must be an integer, at least 1, got {value!r}")
-        delta = getattr(self, "delta", 1.35)
-        if not isinstance(delta, Real) or not 0 < float(delta) < math.inf:
-            raise InvalidArgumentError(f"delta must be a positive number, got {delta!r}")
+        for name in ("fit_intercept", "positive", "standardize", "refit"):
+            if not isinstance(getattr(self, name), bool | np.bool_ | int):
+                raise InvalidArgumentError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        checks.positive("tol", self.tol)
+        checks.count("max_iter", self.max_iter)
+        if self.target_features is not None:
+            checks.count("target_features", self.target_features)
+        checks.positive("delta", getattr(self, "delta", 1.35))
 
     def _groups(self, features: int) -> Sequence[Any] | None:
         if getattr(self, "groups", None) is None:
@@ -204,7 +199,7 @@ class SparseEstimator(PenaltyParameters):
             bool(self.positive),
             bool(self.standardize),
             float(self.tol),
-            int(self.max_iter),
+            min(int(self.max_iter), MOST_ITERATIONS),
         )
 
     def _penalty(self) -> Penalty:
@@ -222,7 +217,7 @@ class SparseEstimator(PenaltyParameters):
         self.violation_ = solution.violation
         self.converged_ = solution.converged
         self._deviation = _deviation(design)
-        self._gram = design.spread * design.scale * design.scale
+        self._size = np.sqrt(design.spread) * design.scale
         self._loss = data.loss
         self.coef_, self.intercept_ = self._placed(data, solution)
         if self.refit:

@@ -6,22 +6,26 @@ import csv
 import io
 import json
 import re
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table as Grid
 
-from ..errors import InvalidArgumentError
+from .._core.files import LOCK, check_output_folder, locked, sealing, write_together
 from ._model import LinearModel
-from ._model_file import save_model, write_atomically
+from ._model_file import model_bytes
 
-__all__ = ["FILES", "check_folder", "default_folder", "features_grid", "measures_grid", "write_fit"]
+__all__ = ["FILES", "default_folder", "features_grid", "measures_grid", "write_fit"]
 
 FILES = ("model.safetensors", "report.html", "features.csv", "record.json")
 """What a fit writes into its folder."""
 
 _SHOWN = 25
 _MOST_OUTPUTS = 6
+# Letters of a name that go into that of a folder, whose name may have 255 bytes.
+_LONGEST = 40
 
 
 def default_folder(data: str, target: str, penalty: str) -> Path:
@@ -29,34 +33,64 @@ def default_folder(data: str, target: str, penalty: str) -> Path:
     name = Path(data).name
     for suffix in (".csv.gz", ".csv", ".parquet"):
         name = name.removesuffix(suffix)
-    parts = [re.sub(r"[^\w.-]+", "-", part).strip("-.") for part in ("fit", name, target, penalty)]
+    parts = [re.sub(r"[^\w.-]+", "-", part)[:_LONGEST].strip("-.") for part in ("fit", name, target, penalty)]
     return Path("runs") / "-".join(part for part in parts if part)
 
 
-def check_folder(folder: Path, overwrite: bool) -> None:
-    """Raise where a fit may not write.
+def write_fit(
+    folder: Path,
+    model: LinearModel,
+    record: dict[str, Any],
+    *,
+    page: Callable[[Path], object] | None = None,
+    overwrite: bool | None = None,
+) -> None:
+    """Write the model, the table of features, the record and the page: all of them, or none where one fails.
+
+    Other files in the folder are left alone.
+
+    Parameters
+    ----------
+    folder : Path
+    model : LinearModel
+    record : dict
+        As `fit_table` gives it.
+    page : callable, optional
+        Writes the report to the path that it is given.
+    overwrite : bool, optional
+        If False, a folder that another fit has filled in the meantime is refused.
 
     Raises
     ------
     InvalidArgumentError
-        The folder is a file, or is not empty and ``overwrite`` is not given.
+        The folder is not empty, or another process is writing to it.
+    FileWriteError
+        The disk is full, or the folder cannot be written to; what it held is as it was.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InvalidArgumentError(f"output folder {folder} is a file")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise InvalidArgumentError(
-            f"output folder {folder} is not empty; choose another with --out, or replace its fit with --overwrite"
-        )
-
-
-def write_fit(folder: Path, model: LinearModel, record: dict[str, Any]) -> None:
-    """Write the model, the table of features and the record; other files in the folder are left alone."""
-    save_model(model, folder / "model.safetensors")
-    text = _features_csv(record)
-    write_atomically(folder / "features.csv", lambda file: file.write_text(text, encoding="utf-8", newline=""))
+    content = model_bytes(model)
+    features = _features_csv(record).encode("utf-8")
+    text = (json.dumps(record, indent=1, allow_nan=False) + "\n").encode("utf-8")
+    writers: dict[str, Callable[[Path], object]] = {} if page is None else {"report.html": page}
+    writers["model.safetensors"] = sealing(lambda file: file.write_bytes(content))
+    writers["features.csv"] = lambda file: file.write_bytes(features)
     # Last: with the record, the fit is done.
-    content = json.dumps(record, indent=1, allow_nan=False) + "\n"
-    write_atomically(folder / "record.json", lambda file: file.write_text(content, encoding="utf-8"))
+    writers["record.json"] = lambda file: file.write_bytes(text)
+    is_new = not folder.exists()
+    try:
+        with locked(folder):
+            try:
+                if overwrite is not None:
+                    check_output_folder(folder, overwrite=overwrite)
+                write_together(folder, writers)
+            finally:
+                # While it is held, so that no other process holds a file that is gone.
+                with suppress(OSError):
+                    (folder / LOCK).unlink()
+    except BaseException:
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _features_csv(record: dict[str, Any]) -> str:
@@ -91,8 +125,8 @@ def features_grid(record: dict[str, Any]) -> Grid:
         grid.add_column(_plain(heading), justify="right", no_wrap=True)
     for row in features[:_SHOWN]:
         numbers = row["coefficients"] if several else [row["coefficient"]]
-        shares = ["" if row.get(name) is None else f"{row[name]:.1%}" for name in optional]
-        grid.add_row(_plain(row["name"]), *(f"{x:.4g}" for x in numbers), f"{row['importance']:.4g}", *shares)
+        shares = [_shown(row.get(name), ".1%") for name in optional]
+        grid.add_row(_plain(row["name"]), *(_shown(x) for x in (*numbers, row["importance"])), *shares)
     if len(features) > _SHOWN:
         grid.add_row(f"... {len(features) - _SHOWN} more in features.csv")
     return grid
@@ -109,8 +143,13 @@ def measures_grid(record: dict[str, Any]) -> Grid | None:
         grid.add_column(heading, justify="right", no_wrap=True)
     for row in test["measures"]:
         form = ".2%" if row.get("is_share") else ".4g"
-        grid.add_row(row["name"], f"{row['model']:{form}}", f"{row['null']:{form}}")
+        grid.add_row(row["name"], _shown(row["model"], form), _shown(row["null"], form))
     return grid
+
+
+def _shown(value: Any, form: str = ".4g") -> str:
+    """A number of a record; null where there is none, the string ``"inf"`` where it leaves the range of a double."""
+    return "" if value is None else value if isinstance(value, str) else f"{value:{form}}"
 
 
 def _plain(text: str) -> Any:

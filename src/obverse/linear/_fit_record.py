@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..penalties import Penalty, Rescaled
+from ._losses import LOSS_KINDS, LOSSES, curvatures
 from ._model import LinearModel, described_penalty
 
 __all__ = ["candidate_rows", "curve_of_errors", "feature_rows", "path_record", "penalty_text"]
@@ -26,7 +27,9 @@ def penalty_text(penalty: Penalty) -> str:
     return f"{about['name']}:{numbers}" if numbers else str(about["name"])
 
 
-def feature_rows(estimator: Any, model: LinearModel, X: Any, weights: Floats | None) -> dict[str, Any]:
+def feature_rows(
+    estimator: Any, model: LinearModel, X: Any, y: npt.NDArray[Any], weights: Floats | None
+) -> dict[str, Any]:
     """The selected features from the most important on, and the strength of the dual dropout.
 
     The importance of a feature is the size of its coefficient (of its row of coefficients, where there are several)
@@ -42,7 +45,7 @@ def feature_rows(estimator: Any, model: LinearModel, X: Any, weights: Floats | N
     unit = deviation if bool(getattr(estimator, "standardize", False)) else np.ones(index.size)
     sizes = np.sqrt((coef[:, index] ** 2).sum(axis=0))
     curvature = np.zeros(index.size)
-    for values, bend in zip(coef[:, index], _bends(model, X), strict=True):
+    for values, bend in zip(coef[:, index], _bends(estimator, model, X, y), strict=True):
         part = share * bend
         total = part.sum()
         spread = _spread(columns, part / total) * total if total > 0 else np.zeros(index.size)
@@ -130,27 +133,19 @@ def _spread(columns: Floats, share: Floats) -> Floats:
     return spread
 
 
-def _bends(model: LinearModel, X: Any) -> list[Floats]:
+def _bends(estimator: Any, model: LinearModel, X: Any, y: npt.NDArray[Any]) -> list[Floats]:
     """Second derivative of every row's loss along the linear part, one array for each output."""
-    linear = np.asarray(model.decision_function(X), dtype=np.float64)
-    if model.loss == "poisson":
-        return [np.exp(linear)]
-    if model.classes is not None:
+    if model.loss == "multinomial":
         probabilities = np.asarray(model.predict_proba(X), dtype=np.float64)
-        columns = [1] if model.loss == "logistic" else list(range(probabilities.shape[1]))
-        return [probabilities[:, k] * (1 - probabilities[:, k]) for k in columns]
-    outputs = 1 if linear.ndim == 1 else linear.shape[1]
-    return [np.ones(linear.shape[0])] * outputs
+        return [p * (1 - p) for p in probabilities.T]
+    linear = np.asarray(model.decision_function(X), dtype=np.float64)
+    if linear.ndim == 2:
+        return [np.ones(linear.shape[0])] * linear.shape[1]
+    target = np.zeros(linear.size) if model.classes is not None else np.asarray(y, dtype=np.float64)
+    delta = float(getattr(estimator, "delta", math.inf))
+    return [np.asarray(curvatures(LOSS_KINDS[model.loss], target, linear, delta))]
 
 
-# What cross-validation reports for a loss, and by which factor of the mean loss.
-_MEASURES = {
-    "squared": ("mean squared error", 2.0),
-    "huber": ("mean Huber loss", 1.0),
-    "poisson": ("mean Poisson loss", 1.0),
-    "logistic": ("log loss", 1.0),
-    "multinomial": ("log loss", 1.0),
-}
 _CRITERIA = {"bic": "BIC", "ebic": "extended BIC"}
 
 
@@ -199,7 +194,7 @@ def _table(estimator: Any, loss: str) -> tuple[Floats | None, Floats | None, str
     """Values by penalty and alpha, their standard errors, what they are, and the factor to show them with."""
     errors = getattr(estimator, "cv_errors_", None)
     if errors is not None:
-        measure, factor = _MEASURES[loss]
-        return np.asarray(errors), np.asarray(estimator.cv_standard_errors_), measure, factor
+        known = LOSSES[loss]
+        return np.asarray(errors), np.asarray(estimator.cv_standard_errors_), known.measure, known.factor
     values = getattr(estimator, "criterion_values_", None)
     return None if values is None else np.asarray(values), None, _CRITERIA.get(estimator.criterion, ""), 1.0

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._descent import certify, descend_block, reach, screen
+from ._losses import half_squares
 from ._scalar import Code, entries
 from ._solution import Solution
 from ._terms import Terms
@@ -355,18 +356,17 @@ class FoldPath:
         index = self.index[u != 0]
         order = np.argsort(index)
         index, values = index[order], u[u != 0][order]
-        squares = residual**2
-        held = float(self.store.weights[self.rows] @ squares[self.rows])
-        loss = float(self.problem.shares(self.number) @ squares)
+        held = half_squares(self.store.weights[self.rows], residual[self.rows])
+        loss = half_squares(self.problem.shares(self.number), residual)
         scale = self.problem.y_scale
         omega = self.terms.value(np.abs(values) * self.unit_of_all[index], self.terms.factor[index], alpha)
-        center = float(self.design.center[index] @ values)
+        center = float(self.design.origin(index) @ values)
         return Solution(
             index=index,
             coef=values * scale / self.design.scale[index],
             intercept=scale * (float(self.problem.y_mean[0]) + offset - center) if self.problem.fit_intercept else 0.0,
-            objective=loss / 2 * scale * scale + omega,
+            objective=loss * scale * scale + omega,
             violation=float(violation),
             converged=bool(violation <= self.terms.tol),
-            held_out=held / 2 * scale * scale,
+            held_out=held * scale * scale,
         )

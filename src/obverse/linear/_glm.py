@@ -288,7 +288,8 @@ class GlmProblem:
         intercept = 0.0
         if self.fit_intercept:
             # Sparse columns are not centered in the predictor.
-            center = 0.0 if self.design.is_sparse else float(self.design.center[index] @ values)
+            taken = self.design.shift[index] if self.design.is_sparse else self.design.origin(index)
+            center = float(taken @ values)
             intercept = self.coef_scale * (float(snapshot.offset) + self.shift - center)
         unit = self.training.units(number, terms, self.coef_scale)[index]
         omega = terms.value(np.abs(values) * unit, terms.factor[index], alpha)

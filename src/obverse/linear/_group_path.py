@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ._block_descent import certify, descend_groups, rotate, screen_groups
 from ._fold_path import Stretch
+from ._losses import half_squares
 from ._scalar import Code, entry
 from ._solution import Solution
 from ._terms import Terms
@@ -302,8 +303,8 @@ class GroupPath:
     ) -> Solution:
         problem, terms = self.problem, self.terms
         rows, scale = problem.folds.slices[self.number], problem.y_scale
-        held = float((problem.store.weights[rows] @ residuals[rows] ** 2).sum())
-        loss = float((problem.shares(self.number) @ residuals**2).sum())
+        held = half_squares(problem.store.weights[rows], residuals[rows])
+        loss = half_squares(problem.shares(self.number), residuals)
         omega = 0.0
         if self.groups.size:
             norms = np.sqrt(np.add.reduceat((v**2).sum(axis=0), self.starts[:-1])) * self.layout.unit[self.groups]
@@ -316,13 +317,13 @@ class GroupPath:
         coefs = values * scale / problem.design.scale[index, None]
         intercept = np.zeros(problem.outputs)
         if problem.fit_intercept:
-            intercept = scale * (problem.y_mean + offsets - problem.design.center[index] @ values)
+            intercept = scale * (problem.y_mean + offsets - problem.design.origin(index) @ values)
         return Solution(
             index=index,
             coef=coefs if problem.several else coefs[:, 0],
             intercept=intercept if problem.several else float(intercept[0]),
-            objective=loss / 2 * scale * scale + omega,
+            objective=loss * scale * scale + omega,
             violation=float(violation),
             converged=bool(violation <= terms.tol),
-            held_out=held / 2 * scale * scale,
+            held_out=held * scale * scale,
         )

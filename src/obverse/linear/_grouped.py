@@ -39,7 +39,10 @@ class _Partition:
             return cls(np.arange(features), np.arange(features))
         owner = np.full(features, -1, np.int64)
         for number, group in enumerate(groups):
-            members = np.asarray(group, dtype=np.int64).ravel()
+            found = np.asarray(group).ravel()
+            if found.size and found.dtype.kind not in "iu":
+                raise InvalidArgumentError("groups must hold integers, the numbers of the features")
+            members = found.astype(np.int64)
             if members.size and not (members.min() >= 0 and members.max() < features):
                 raise InvalidArgumentError(f"groups name features outside 0 ... {features - 1}")
             if np.unique(members).size < members.size or (owner[members] >= 0).any():

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from .._core.random import Seed, numpy_generator
 from ..errors import InvalidArgumentError, UnknownNameError
 from ._reweighted import ReweightedProblem
 from ._ridge_descent import RidgeDescent
@@ -182,7 +183,7 @@ def masked_solution(
     terms: Terms,
     alpha: float,
     *,
-    seed: int | np.random.Generator | None = None,
+    seed: Seed | None = None,
     loss: str = "squared",
     law: Literal["gaussian", "bernoulli"] = "gaussian",
     gradient: Literal["sampled", "controlled", "expected"] = "controlled",
@@ -200,7 +201,7 @@ def masked_solution(
     terms : Terms
         ``max_iter`` is the number of epochs at most; ``tol`` ends "controlled" and "expected" training early.
     alpha : float
-    seed : int, numpy.random.Generator or None
+    seed : int, numpy.random.Generator, torch.Generator or None
     loss : {"squared"}
         For other losses, masks do not add a ridge to the expected loss.
     law : {"gaussian", "bernoulli"}
@@ -239,7 +240,7 @@ def masked_solution(
         raise UnknownNameError("gradient", gradient, ("sampled", "controlled", "expected"))
     problem = ReweightedProblem("squared", X, y, weights, fit_intercept=terms.fit_intercept)
     run = problem.run(terms, alpha, keep_coefs=keep_coefs, face="dropout")
-    random = np.random.default_rng(seed)
+    random = numpy_generator(seed, "random_state")
     run.place(*(run.first() if start is None else problem.scaled(*start)))
     training = _Training(problem, run, law, max(1, min(batch, problem.weights.size)), random)
     run.place(training.scaled(training.v), problem.null)

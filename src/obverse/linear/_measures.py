@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ._losses import POISSON, values
 from ._model import LinearModel
 
 __all__ = ["confusion", "measures"]
@@ -95,17 +96,18 @@ def _row(name: str, model: float, null: float) -> dict[str, Any]:
     return {"name": name, "model": float(model), "null": float(null)}
 
 
-def _mean(values: Floats, weights: Floats) -> float:
-    return float(np.average(values, weights=weights))
+def _mean(numbers: Floats, weights: Floats) -> float:
+    return float(np.average(numbers, weights=weights))
 
 
-def _median(values: Floats, weights: Floats) -> float:
-    order = np.argsort(values)
+def _median(numbers: Floats, weights: Floats) -> float:
+    order = np.argsort(numbers)
     share = np.cumsum(weights[order])
-    return float(values[order][np.searchsorted(share, share[-1] / 2)])
+    return float(numbers[order][np.searchsorted(share, share[-1] / 2)])
 
 
 def _deviance(y: Floats, predicted: Floats, weights: Floats) -> float:
-    from scipy.special import xlogy
-
-    return _mean(2 * (xlogy(y, np.where(y > 0, y, 1.0) / predicted) - y + predicted), weights)
+    """Twice the mean loss at the logarithm of the predictions."""
+    with np.errstate(divide="ignore"):
+        scores = np.log(np.asarray(predicted, dtype=np.float64))
+    return 2 * _mean(np.asarray(values(POISSON, np.asarray(y, dtype=np.float64), scores, 1.0)), weights)

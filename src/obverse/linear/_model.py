@@ -14,18 +14,12 @@ import scipy.sparse as sp
 from ..errors import InvalidArgumentError, StateError
 from ..penalties import Penalty
 from ._encoding import Encoded, Encoding
+from ._losses import LOSSES
 from ._table import Table, table_of
 
 __all__ = ["LinearModel", "check_model", "described_penalty", "linear_model"]
 
 Task = Literal["regression", "classification"]
-_LOSSES = {
-    "squared": "regression",
-    "huber": "regression",
-    "poisson": "regression",
-    "logistic": "classification",
-    "multinomial": "classification",
-}
 
 
 @dataclass(frozen=True)
@@ -134,7 +128,7 @@ class LinearModel:
         linear = self.decision_function(X)
         if self.classes is None:
             with np.errstate(over="ignore"):
-                return np.exp(linear) if self.loss == "poisson" else linear
+                return np.exp(linear) if LOSSES[self.loss].link == "log" else linear
         number = (linear > 0).astype(np.int64) if self.loss == "logistic" else linear.argmax(axis=1)
         labels: npt.NDArray[Any] = self.classes[number]
         return labels
@@ -267,7 +261,8 @@ def check_model(model: LinearModel) -> None:
     ------
     InvalidArgumentError
     """
-    if _LOSSES.get(model.loss) != model.task:
+    known = LOSSES.get(model.loss) if isinstance(model.loss, str) else None
+    if known is None or known.task != model.task:
         raise InvalidArgumentError(f"loss {model.loss!r} does not belong to the task {model.task!r}")
     coef, intercept = model.coef, np.asarray(model.intercept)
     if coef.dtype not in (np.float32, np.float64) or intercept.dtype not in (np.float32, np.float64):

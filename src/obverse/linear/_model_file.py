@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .._core.files import check_seal, unsealed, write_sealed
+from .._core.text import one_line
 from ..errors import InvalidArgumentError
 from ._encoding import Encoding
 from ._model import LinearModel, check_model, linear_model
 
-__all__ = ["load_model", "plain", "save_model", "write_atomically"]
+__all__ = ["load_model", "model_bytes", "plain", "save_model"]
 
 # The entry of the metadata that says what the file is.
 FORMAT = "obverse.linear"
@@ -50,9 +52,23 @@ def save_model(
     ------
     InvalidArgumentError
         The model is not fitted, or its numbers are not finite.
+    FileWriteError
+        The disk is full, or the folder cannot be written to; an old file is as it was.
     """
     if not isinstance(model, LinearModel):
         model = linear_model(model, encoding=encoding, target=target, summary=summary)
+    content = model_bytes(model)
+    return write_sealed(path, lambda file: file.write_bytes(content))
+
+
+def model_bytes(model: LinearModel) -> bytes:
+    """The content of a model's file, before it is sealed.
+
+    Raises
+    ------
+    InvalidArgumentError
+        The numbers of the model are not finite, or its parts do not fit together.
+    """
     check_model(model)
     from safetensors.numpy import save
 
@@ -60,6 +76,7 @@ def save_model(
     if model.classes is not None:
         classes = {"dtype": str(model.classes.dtype), "labels": model.classes.tolist()}
     about = {
+        **unsealed(),
         "version": VERSION,
         "task": model.task,
         "loss": model.loss,
@@ -74,10 +91,7 @@ def save_model(
     # One entry: the order of several is left to chance, and the same model is to give the same bytes.
     metadata = {FORMAT: json.dumps(plain(about), allow_nan=False)}
     tensors = {"coef": np.ascontiguousarray(model.coef), "intercept": np.array(model.intercept)}
-    target_file = Path(path)
-    content = save(tensors, metadata)
-    write_atomically(target_file, lambda file: file.write_bytes(content))
-    return target_file
+    return bytes(save(tensors, metadata))
 
 
 def load_model(path: str | os.PathLike[str]) -> LinearModel:
@@ -87,6 +101,8 @@ def load_model(path: str | os.PathLike[str]) -> LinearModel:
     ------
     InvalidArgumentError
         No such file, a broken one, one of another kind, or of a newer version.
+    DamagedFileError
+        The file was changed or cut short after it was written.
     """
     file = Path(path)
     if not file.is_file():
@@ -98,6 +114,7 @@ def load_model(path: str | os.PathLike[str]) -> LinearModel:
             metadata = opened.metadata() or {}
             if FORMAT not in metadata:
                 raise InvalidArgumentError(f"{path} is not a linear model of Obverse; `obverse fit` writes such files")
+            check_seal(file)
             about = json.loads(metadata[FORMAT])
             if isinstance(about, dict) and about["version"] != VERSION:
                 raise InvalidArgumentError(
@@ -112,7 +129,7 @@ def load_model(path: str | os.PathLike[str]) -> LinearModel:
             error if str(error).startswith(str(path)) else InvalidArgumentError(f"{path} is broken: {error}")
         ) from None
     except (SafetensorError, OSError) as error:
-        raise InvalidArgumentError(f"cannot read {path}: {error}") from error
+        raise InvalidArgumentError(f"cannot read {path}: {one_line(error)}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InvalidArgumentError(f"{path} is broken: {type(error).__name__}: {error}") from error
     return model
@@ -161,14 +178,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return None if math.isnan(value) else value if math.isfinite(value) else str(value)
     return value if isinstance(value, bool | str | int) or value is None else str(value)
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file, then put it in place: readers see the old file or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -144,12 +144,15 @@ class Moments:
         Weighted means; 0 where the total is.
     squares : array of shape (k, p)
         Weighted sums of squared deviations from these means.
+    shift : array of shape (p,) or float
+        What was taken off the columns before; the noise of deviations is measured at the values as they were.
     """
 
     scale: Floats
     totals: Floats
     means: Floats
     squares: Floats
+    shift: Floats | float = 0.0
 
     def joint(self, sets: npt.NDArray[np.bool_], *, centered: bool) -> tuple[Floats, Floats]:
         """Mean, and mean square about it or about zero, of every column over some of the sets together.
@@ -162,7 +165,7 @@ class Moments:
         total = float(weights.sum()) or 1.0
         mean = weights @ means / total
         square = (self.squares[sets].sum(axis=0) + weights @ (means - mean) ** 2) / total
-        noise = _NOISE * np.abs(mean)
+        noise = _NOISE * np.abs(mean + self.shift)
         square[square <= noise * noise] = 0.0
         return mean, square if centered else square + mean**2
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from ._column_store import ColumnStore
 from ._design import Design
+from ._losses import softmax
 from ._newton_path import largest_alpha, solve_folds
 from ._prox_newton import Point, Snapshot
 from ._solution import Solution
@@ -29,31 +28,6 @@ _SETTLING_STEPS = 60
 _HALVINGS = 20
 # Intercept of the only class there is, beside those of classes that do not occur.
 _LIMIT = 30.0
-
-
-@njit(cache=True, nogil=True)
-def _softmax(labels: Any, f: Any, s: Any, p: Any, r: Any) -> float:
-    """Sum of s times the loss; p are the probabilities, r minus the gradient. Rows of weight 0 have no r."""
-    rows, classes = f.shape
-    result = 0.0
-    for i in range(rows):
-        top = -math.inf
-        for c in range(classes):
-            top = max(top, f[i, c])
-        whole = 0.0
-        for c in range(classes):
-            p[i, c] = math.exp(f[i, c] - top)
-            whole += p[i, c]
-        label = labels[i]
-        others = 0.0
-        for c in range(classes):
-            p[i, c] /= whole
-            r[i, c] = -s[i] * p[i, c]
-            others += p[i, c] if c != label else 0.0
-        r[i, label] = s[i] * others
-        if s[i] > 0:
-            result += s[i] * (math.log(whole) + top - f[i, label])
-    return result
 
 
 class _SoftmaxGram:
@@ -140,7 +114,7 @@ class _SoftmaxLoss:
 
     def evaluate(self, predictor: Floats) -> Point:
         p, r = np.empty_like(predictor), np.empty_like(predictor)
-        loss = _softmax(self.labels, predictor, self.s, p, r)
+        loss = softmax(self.labels, predictor, self.s, p, r)
         intercept = np.zeros(self.outputs)
         if self.fit_intercept:
             # What classes that do not occur still ask for may be left.
@@ -154,7 +128,7 @@ class _SoftmaxLoss:
                 before = loss
                 for _ in range(_HALVINGS):
                     following = predictor + step
-                    loss = _softmax(self.labels, following, self.s, p, r)
+                    loss = softmax(self.labels, following, self.s, p, r)
                     if loss <= before * (1 + 1e-15):
                         break
                     step = step / 2
@@ -200,7 +174,7 @@ class _SoftmaxLoss:
         offset = np.where(self.present, _LIMIT, 0.0)
         predictor = np.tile(offset, (self.labels.size, 1))
         p, r = np.empty_like(predictor), np.empty_like(predictor)
-        loss = _softmax(self.labels, predictor, self.s, p, r)
+        loss = softmax(self.labels, predictor, self.s, p, r)
         return Point(predictor, offset, loss, np.zeros_like(r), p, np.zeros(self.outputs))
 
     def is_separated(self, predictor: Floats) -> bool:
@@ -275,12 +249,12 @@ class MultinomialProblem:
         if held.size:
             f = snapshot.point.predictor[held]
             room = np.empty_like(f)
-            held_loss = _softmax(self.labels[held], f, self.design.weights[held], room, np.empty_like(f))
+            held_loss = softmax(self.labels[held], f, self.design.weights[held], room, np.empty_like(f))
         intercept = np.zeros(self.outputs)
         if self.fit_intercept:
             # Sparse columns are not centered in the predictor.
-            center = np.zeros(self.outputs) if self.design.is_sparse else self.design.center[index] @ values
-            intercept = snapshot.offset - center
+            taken = self.design.shift[index] if self.design.is_sparse else self.design.origin(index)
+            intercept = snapshot.offset - taken @ values
             intercept = intercept - intercept.mean()
         penalized = np.abs(values) * self.training.units(number, terms)[index][:, None]
         factor = np.repeat(terms.factor[index], self.outputs)

@@ -11,14 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from ..errors import InvalidArgumentError
+from .._core import checks
+from ..errors import InvalidArgumentError, UnknownNameError
 from ..penalties import Penalty
 from ..penalties import penalty as penalty_named
 from ._code import makes_zeros
+from ._offsets import canonical
 from ._problem import Problem, make_problem
 from ._solution import Solution
 from ._squared import SquaredProblem
-from ._terms import Terms
+from ._terms import MOST_ITERATIONS, Terms
 from ._threads import single_threaded
 
 __all__ = ["SparsePath", "assemble", "checked_factor", "checked_weights", "log_alphas", "solve_at", "sparse_path"]
@@ -175,16 +177,36 @@ def sparse_path(
     and descent alternates coordinate epochs with damped Newton steps on the support. Source: derived; the rule on zeros
     and the working sets' Gram matrices follow the measurements in the documentation of the benchmarks.
     """
+    checks.positive("tol", tol)
+    checks.positive("delta", delta)
+    checks.count("max_iter", max_iter)
+    if width not in ("fixed", "alpha"):
+        raise UnknownNameError("width", str(width), ("fixed", "alpha"))
     chosen = penalty_named(penalty)
     if not makes_zeros(chosen):
         raise InvalidArgumentError(
             f"{chosen!r} makes no exact zeros, so that it has no path of supports; SparseRegressor fits it at one alpha"
         )
-    X, y, weights = _checked(X, y, sample_weight)
+    X, y, weights = _checked(X, y, sample_weight, loss)
     factor = checked_factor(penalty_factor, X.shape[1])
-    terms = Terms(chosen, factor, width, fit_intercept, positive, standardize, tol, max_iter, max_features)
+    if max_features is not None:
+        max_features = min(checks.count("max_features", max_features), X.shape[1])
+    terms = Terms(
+        penalty=chosen,
+        factor=factor,
+        width=width,
+        fit_intercept=bool(fit_intercept),
+        positive=bool(positive),
+        standardize=bool(standardize),
+        tol=float(tol),
+        max_iter=min(int(max_iter), MOST_ITERATIONS),
+        max_features=max_features,
+    )
     problem = make_problem(loss, X, y, weights, fit_intercept=fit_intercept, groups=groups, delta=delta)
+    problem.design.require_range(standardize=terms.standardize)
     if alphas is None:
+        checks.count("n_alphas", n_alphas)
+        checks.fraction("alpha_min_ratio", alpha_min_ratio, zero=False, one=False)
         grid = log_alphas(problem.largest_alpha(terms), n_alphas, alpha_min_ratio)
     else:
         grid = np.sort(np.asarray(alphas, dtype=np.float64).ravel())[::-1].copy()
@@ -228,6 +250,8 @@ def checked_weights(sample_weight: Any, X: Any) -> tuple[Floats, float]:
     if not size > 0:
         raise InvalidArgumentError("sample_weight must hold a positive number")
     total = float((weights / size).sum())
+    if total * size == math.inf:
+        raise InvalidArgumentError("the sum of sample_weight leaves the range of a double; divide the weights")
     return weights / size / total, total * size
 
 
@@ -284,8 +308,15 @@ def assemble(solutions: list[Solution], alphas: Floats, features: int, passes: f
     )
 
 
-def _checked(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Floats, Floats]:
+def _checked(X: Any, y: Any, sample_weight: Any, loss: str) -> tuple[Any, Floats, Floats]:
     from sklearn.utils import check_X_y
 
     X, y = check_X_y(X, y, accept_sparse="csc", dtype=[np.float64, np.float32], y_numeric=True, multi_output=True)
-    return X, np.asarray(y, dtype=np.float64), checked_weights(sample_weight, X)[0]
+    y = np.asarray(y, dtype=np.float64)
+    if loss == "logistic" and not np.isin(y, (0.0, 1.0)).all():
+        raise InvalidArgumentError("loss='logistic' takes y of 0 and 1; SparseClassifier takes any two classes")
+    if loss == "multinomial" and not ((y >= 0) & (y == np.floor(y)) & (y < y.size)).all():
+        raise InvalidArgumentError("loss='multinomial' takes y of 0 ... K-1; SparseClassifier takes any classes")
+    if loss == "poisson" and (y < 0).any():
+        raise InvalidArgumentError(f"loss='poisson' takes y of at least 0, got {y.min()}")
+    return canonical(X), y, checked_weights(sample_weight, X)[0]

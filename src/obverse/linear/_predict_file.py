@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import InvalidArgumentError
 from ._model_file import load_model
 from ._table import read_table
@@ -57,7 +59,12 @@ def predict_file(model: str, data: str, *, probabilities: bool = False) -> tuple
     heads = ["prediction"]
     columns: list[Iterable[Any]] = []
     if encoded.kept.any():
-        columns.append(loaded.predict(encoded.X).tolist())
+        with np.errstate(over="ignore", invalid="ignore"):
+            predicted = loaded.predict(encoded.X)
+        if loaded.classes is None and not np.isfinite(predicted).all():
+            beyond = int((~np.isfinite(predicted)).sum())
+            remarks.append(f"{beyond:,} predictions are beyond the range of a double")
+        columns.append(predicted.tolist())
         if probabilities:
             columns += loaded.predict_proba(encoded.X).T.tolist()
     if probabilities and loaded.classes is not None:

@@ -10,17 +10,16 @@ import numpy.typing as npt
 
 from ..errors import InvalidArgumentError, UnknownNameError
 from ._design import Design
+from ._losses import LOSSES
 from ._solution import Solution
 from ._squared import SquaredProblem
 from ._terms import Terms
 from ._working_set import Folds
 
-__all__ = ["LOSSES", "Problem", "Stop", "make_problem"]
+__all__ = ["Problem", "Stop", "make_problem"]
 
 Floats = npt.NDArray[np.float64]
 Stop = Callable[[list[list[Solution]]], bool]
-
-LOSSES = ("squared", "huber", "poisson", "logistic", "multinomial")
 
 
 class Problem(Protocol):

@@ -21,6 +21,8 @@ __all__ = ["Regression", "SparseRegressor"]
 Floats = npt.NDArray[np.float64]
 
 _LOSSES = ("squared", "huber", "poisson")
+# Targets beyond it, or all below its inverse, leave no room for the numbers of a solver.
+_LARGEST = 1e300
 
 
 class Regression(RegressorMixin, SparseEstimator):  # type: ignore[misc, unused-ignore]
@@ -44,6 +46,8 @@ class Regression(RegressorMixin, SparseEstimator):  # type: ignore[misc, unused-
         y = np.asarray(y)
         if y.dtype.kind not in "fiub":
             try:
+                if y.dtype.kind in "Mm":
+                    raise TypeError
                 y = y.astype(np.float64)
             except (TypeError, ValueError):
                 raise InvalidArgumentError(
@@ -52,6 +56,9 @@ class Regression(RegressorMixin, SparseEstimator):  # type: ignore[misc, unused-
         y = y.astype(np.float64)
         if not self._several_outputs:
             y = column_or_1d(y, warn=True)
+        size = float(np.abs(y).max(initial=0.0))
+        if size > _LARGEST or 0 < size < 1 / _LARGEST:
+            raise InvalidArgumentError(f"y has numbers of about {size:.1g}, too far from 1; give it in another unit")
         if self.loss == "poisson":
             if (y < 0).any():
                 raise InvalidArgumentError(f"loss='poisson' takes y of at least 0, got {y.min()}")
@@ -155,7 +162,7 @@ class SparseRegressor(Regression, SparseSingle):
         Largest violation of the first-order conditions, relative to the largest gradient at zero.
     max_iter : int, default 1000
         Passes over the working set, iterations or epochs.
-    random_state : int, RandomState or None
+    random_state : int, RandomState, numpy.random.Generator, torch.Generator or None
         Of the dropout solver.
 
     Attributes

@@ -57,7 +57,7 @@ class ReweightedProblem:
         if not held.all():
             # Rows without weight have no say in scales, in floors of curvatures, or in what overflows.
             X, y, weights = X[held], y[held], weights[held]
-        self.design = Design(X, weights, centered=fit_intercept)
+        self.design = Design(X, weights, centered=fit_intercept, exact=True)
         self.weights, self.fit_intercept = weights, fit_intercept
         if loss == "logistic" and np.unique(y).size < 2:
             raise InvalidArgumentError("the logistic loss needs rows of both classes, with positive weights")
@@ -128,6 +128,7 @@ class ReweightedProblem:
                 f"positive=True asks for bounds, which solver={face!r} does not know; use solver='auto' with a "
                 "penalty that makes exact zeros, or positive=False"
             )
+        self.design.require_range(standardize=terms.standardize)
         probe = np.array([1e-150, 1.0, 1e150])
         if not np.asarray(terms.penalty.slope(probe)).any():
             raise InvalidArgumentError(
@@ -137,7 +138,7 @@ class ReweightedProblem:
 
     def scaled(self, coef: Floats, intercept: float) -> tuple[Floats, float]:
         u = np.where(self.usable, np.asarray(coef, dtype=np.float64) / self.y_scale * self.design.scale, 0.0)
-        return u, float(intercept) / self.y_scale + float(self.design.center @ u)
+        return u, float(intercept) / self.y_scale + float((self.design.center + self.design.shift) @ u)
 
     def _bound(self, terms: Terms, alpha: float) -> RidgeBound:
         with np.errstate(over="ignore", under="ignore"):

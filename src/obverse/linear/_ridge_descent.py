@@ -290,7 +290,7 @@ class RidgeDescent:
         violation = self.violation()
         index = np.flatnonzero(self.u).astype(np.int64)
         size = self.problem.y_scale
-        center = float(self.design.center[index] @ self.u[index])
+        center = float(self.design.origin(index) @ self.u[index])
         return Solution(
             index=index,
             coef=self.u[index] * size / self.design.scale[index],

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._estimator import Data
+from ._losses import LOSS_KINDS, LOSSES, half_squares, softmax, total
 from ._path import SparsePath
 
 __all__ = ["cannot_reach", "extended_bic", "has_risen", "log_likelihoods", "one_standard_error"]
@@ -73,39 +74,37 @@ def log_likelihoods(data: Data, path: SparsePath) -> Floats:
     """Twice the negative logarithm of the likelihood along a path, but for a constant.
 
     For the squared loss with its variance estimated, ``n log(mean squared residual)``; for the Huber loss the same with
-    twice its mean, which is the former where no residual is large; for others the deviance.
+    twice its mean, which is the former where no residual is large; for others the deviance, twice the summed loss.
     """
-    n = data.total
+    losses = mean_losses(data, path)
+    if LOSSES[data.loss].link != "identity":
+        return 2 * data.total * losses
+    outputs = data.y.shape[1] if data.y.ndim == 2 else 1
+    return data.total * outputs * np.log(np.maximum(2 * losses / outputs, np.finfo(np.float64).tiny))
+
+
+def mean_losses(data: Data, path: SparsePath) -> Floats:
+    """Mean loss of every solution of a path; squared and Huber losses in units of the largest target, squared."""
     if data.y.ndim == 2 or data.loss == "multinomial":
-        losses = np.array([_several(data, path.coefs[k], path.intercepts[k]) for k in range(len(path.alphas))])
-        if data.loss == "multinomial":
-            return 2 * n * losses
-        outputs = data.y.shape[1]
-        return np.asarray(n * outputs * np.log(np.maximum(losses, np.finfo(np.float64).tiny)))
+        return np.array([_several(data, path.coefs[k], path.intercepts[k]) for k in range(len(path.alphas))])
     scores = np.asarray(data.X @ path.coefs.T.toarray(), dtype=np.float64) + path.intercepts
-    if data.loss in ("squared", "huber"):
-        size = float(np.abs(data.y).max(initial=0.0)) or 1.0
-        residuals = np.abs((data.y[:, None] - scores) / size)
-        squares = residuals**2
-        if data.loss == "huber":
-            delta = data.delta / size
-            squares = np.where(residuals <= delta, squares, delta * (2 * residuals - delta))
-        return np.asarray(n * np.log(np.maximum(data.weights @ squares, np.finfo(np.float64).tiny)))
-    y = data.y[:, None]
-    with np.errstate(over="ignore"):
-        losses = np.logaddexp(0, scores) - y * scores if data.loss == "logistic" else np.exp(scores) - y * scores
-    return np.asarray(2 * n * (data.weights @ losses))
+    kind, size = LOSS_KINDS[data.loss], _size(data) if LOSSES[data.loss].link == "identity" else 1.0
+    y, delta = np.ascontiguousarray(data.y / size), data.delta / size
+    columns = np.ascontiguousarray(scores.T / size)
+    return np.array([total(kind, y, column, data.weights, delta) for column in columns])
+
+
+def _size(data: Data) -> float:
+    return float(np.abs(data.y).max(initial=0.0)) or 1.0
 
 
 def _several(data: Data, coef: Any, intercept: Any) -> float:
+    """Mean loss of several classes, or of several outputs, summed."""
     scores = np.asarray(data.X @ coef.T, dtype=np.float64) + intercept
     if data.loss == "multinomial":
-        top = scores.max(axis=1)
-        sums = top + np.log(np.exp(scores - top[:, None]).sum(axis=1))
-        own = scores[np.arange(scores.shape[0]), data.y.astype(np.int64)]
-        return float(data.weights @ (sums - own))
-    size = float(np.abs(data.y).max(initial=0.0)) or 1.0
-    return float(data.weights @ (((data.y - scores) / size) ** 2).mean(axis=1))
+        room = np.empty_like(scores)
+        return float(softmax(data.y.astype(np.int64), scores, data.weights, room, np.empty_like(scores)))
+    return half_squares(data.weights, (data.y - scores) / _size(data))
 
 
 def extended_bic(data: Data, path: SparsePath, gamma: float) -> Floats:

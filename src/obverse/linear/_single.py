@@ -16,6 +16,7 @@ from ._design import Design
 from ._estimator import Data, SparseEstimator, require_alpha
 from ._path import solve_at
 from ._problem import Problem
+from ._seeds import seed_of
 from ._solution import Solution
 from ._terms import Terms
 from ._threads import single_threaded
@@ -69,11 +70,12 @@ class SparseSingle(SparseEstimator):
         terms = self._terms(penalty, data.X.shape[1])
         if self.solver == "auto" and makes_zeros(penalty):
             problem = self._problem(data)
+            problem.design.require_range(standardize=terms.standardize)
             before = problem.design.passes
             if self.target_features is None:
                 alpha, solution = float(self.alpha), solve_at(problem, terms, float(self.alpha))
             else:
-                alpha, solution = with_features(problem, terms, int(self.target_features))
+                alpha, solution = with_features(problem, terms, min(int(self.target_features), data.X.shape[1]))
             passes = problem.design.passes - before
             self._store(data, problem.design, terms, solution, alpha, math.ceil(passes))
         else:
@@ -100,7 +102,7 @@ class SparseSingle(SparseEstimator):
             from ._masked import masked_solution
 
             masked = masked_solution(
-                data.X, data.y, data.weights, terms, alpha, seed=self._seed(), loss=data.loss, start=start
+                data.X, data.y, data.weights, terms, alpha, seed=seed_of(self.random_state), loss=data.loss, start=start
             )
             solution, iterations = masked.solution, masked.epochs
         else:
@@ -112,12 +114,6 @@ class SparseSingle(SparseEstimator):
             solution, iterations = found.solution, found.iterations
         design = Design(data.X, data.weights, centered=data.fit_intercept)
         self._store(data, design, terms, solution, alpha, iterations)
-
-    def _seed(self) -> int | np.random.Generator | None:
-        if isinstance(self.random_state, np.random.RandomState):
-            return int(self.random_state.randint(2**31))
-        seed: int | np.random.Generator | None = self.random_state
-        return seed
 
     def _start(self, data: Data) -> tuple[npt.NDArray[np.float64], float] | None:
         coef = getattr(self, "coef_", None)

@@ -69,8 +69,8 @@ class CrossValidation:
             self.separate.append(part.problem(Folds([held], train.size + test.size)))
         self.inner = [float(p.design.weights[p.folds.held[0]].sum()) for p in self.separate]
 
-    def solve(self, terms: Terms, alphas: Floats, best: float) -> tuple[list[Solution], Floats]:
-        """The path on all rows, and the mean held-out loss of every fold, (n_folds, n_solved).
+    def solve(self, terms: Terms, alphas: Floats, best: float) -> tuple[list[Solution], Floats, npt.NDArray[np.bool_]]:
+        """The path on all rows, the mean held-out loss of every fold, (n_folds, n_solved), and what all folds solved.
 
         The path ends early once the mean error has risen for long, or falls too slowly to get below ``best``.
         """
@@ -90,7 +90,8 @@ class CrossValidation:
             )
             [whole] = self.problem.solve(terms, alphas[:count])
         count = min(errors.shape[1], len(whole))
-        return whole[:count], errors[:, :count]
+        solved = np.array([all(fold[k].converged for fold in folds) for k in range(count)], dtype=np.bool_)
+        return whole[:count], errors[:, :count], solved
 
     def mean(self, errors: Floats) -> tuple[Floats, Floats]:
         """Mean error over the folds, weighted by the rows that they hold out, and its standard error."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import InvalidArgumentError
 from ._estimator import Data
 from ._shapes import path_alphas
 from ._terms import Terms
@@ -21,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 def selection_frequencies(
     data: Data,
     terms: Terms,
-    random: np.random.RandomState,
+    random: np.random.RandomState | np.random.Generator,
     *,
     pairs: int = 25,
     n_alphas: int = 50,
@@ -34,7 +35,7 @@ def selection_frequencies(
     ----------
     data : Data
     terms : Terms
-    random : numpy.random.RandomState
+    random : numpy.random.RandomState or Generator
     pairs : int
         Complementary pairs of halves.
     n_alphas, ratio
@@ -47,6 +48,11 @@ def selection_frequencies(
     -------
     array of shape (p,)
         In [0, 1].
+
+    Raises
+    ------
+    InvalidArgumentError
+        No half has rows of positive weight, both held out and left.
 
     Notes
     -----
@@ -70,4 +76,8 @@ def selection_frequencies(
             halves += 1
             kept = [solution for solution in solutions if solution.index.size <= most] or solutions[:1]
             counts[kept[-1].index] += 1
-    return counts / max(halves, 1)
+    if halves == 0:
+        raise InvalidArgumentError(
+            f"criterion='stability' needs halves of the rows with positive weight in both, and got {rows} rows"
+        )
+    return counts / halves

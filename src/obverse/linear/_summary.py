@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import html
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from .._core.text import aligned
 
 __all__ = ["Summary", "summarize"]
 
@@ -42,14 +43,7 @@ class Summary:
         if self.rows:
             names = list(self.rows[0])
             cells = [names, *([_text(row[name]) for name in names] for row in self.rows[:_MOST])]
-            widths = [max(len(line[k]) for line in cells) for k in range(len(names))]
-            lines.append("")
-            lines += [
-                "  ".join(
-                    [line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))]
-                ).rstrip()
-                for line in cells
-            ]
+            lines += ["", aligned(cells)]
         if len(self.rows) > _MOST:
             lines.append(f"... and {len(self.rows) - _MOST} more")
         return "\n".join(lines)
@@ -135,14 +129,14 @@ def _kept(estimator: Any) -> npt.NDArray[np.float64] | None:
     if estimator._loss != "squared" or getattr(estimator, "groups", None) is not None or estimator.alpha_ == 0:
         return None
     coef = np.atleast_2d(np.asarray(getattr(estimator, "coef_penalized_", estimator.coef_), dtype=np.float64))
-    w, gram, alpha = _norms(coef), estimator._gram, float(estimator.alpha_)
-    unit = estimator._deviation if estimator.standardize else np.ones(w.size)
-    if estimator.width == "alpha":
-        unit = unit / alpha
-        alpha *= alpha
+    w, size, alpha = _norms(coef), estimator._size, float(estimator.alpha_)
+    unit = size if estimator.standardize else np.ones(w.size)
+    # With a width of alpha the penalty is alpha^2 Omega(w / alpha), whose eta is alpha^2 times that of Omega.
+    seen, strength = (unit * w / alpha, 1.0) if estimator.width == "alpha" else (unit * w, alpha)
     factor = np.ones(w.size) if estimator.penalty_factor is None else np.asarray(estimator.penalty_factor, np.float64)
     with np.errstate(all="ignore"):
-        eta = np.asarray(estimator.penalty_.eta(unit * w), dtype=np.float64) / (unit * unit)
-        strength = alpha * factor / gram
-        kept = np.where(np.isinf(eta) | (strength == 0), 1.0, eta / (eta + strength))
-    return np.asarray(np.where(np.isfinite(kept) & (math.inf > gram), kept, 0.0))
+        # eta over the strength, in units in which neither leaves the range of a double.
+        eta = np.asarray(estimator.penalty_.eta(seen), dtype=np.float64)
+        odds = eta / (strength * factor) * (size / unit) ** 2
+        kept = np.where(np.isinf(odds) | (factor == 0), 1.0, odds / (1 + odds))
+    return np.asarray(np.where(np.isfinite(kept), kept, 0.0))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from ..errors import InvalidArgumentError, UnknownNameError
 
-__all__ = ["Column", "Table", "missing_cells", "read_table", "table_of"]
+__all__ = ["Column", "Table", "missing_cells", "option", "read_table", "table_of"]
 
 Bools = npt.NDArray[np.bool_]
 Kind = Literal["number", "boolean", "text", "other"]
@@ -65,16 +66,20 @@ class Table:
         What the table is, for error messages.
     columns : dict of str to Column
     n_rows : int
+    doubled : dict of str to tuple of int
+        Names that several columns have, and the places of these columns, from 1. None of them is in ``columns``: a
+        table may have them as long as nobody asks for one.
     """
 
     where: str
     columns: dict[str, Column]
     n_rows: int
+    doubled: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def rows(self, index: npt.NDArray[Any]) -> Table:
         """The same table with some of its rows, by number or by a mask."""
         columns = {name: column.rows(index) for name, column in self.columns.items()}
-        return Table(self.where, columns, int(np.arange(self.n_rows)[index].size))
+        return Table(self.where, columns, int(np.arange(self.n_rows)[index].size), self.doubled)
 
     def require(self, names: Iterable[str]) -> None:
         """Raise unless the table has these columns.
@@ -82,8 +87,11 @@ class Table:
         Raises
         ------
         InvalidArgumentError
-            With the names of all columns that are missing.
+            With the names of all columns that are missing, or the places of columns that share a name.
         """
+        names = list(names)
+        for name in names:
+            self._refuse_doubled(name)
         absent = [name for name in names if name not in self.columns]
         if absent:
             listed = ", ".join(repr(name) for name in absent[:12]) + (", ..." if len(absent) > 12 else "")
@@ -97,10 +105,30 @@ class Table:
         ------
         UnknownNameError
             With the nearest names.
+        InvalidArgumentError
+            Several columns have the name.
         """
+        self._refuse_doubled(name)
         if name not in self.columns:
             raise UnknownNameError(f"{what} column in {self.where}:", name, self.columns)
         return self.columns[name]
+
+    def has(self, name: str) -> bool:
+        """Whether there is a column of that name, or several."""
+        return name in self.columns or name in self.doubled
+
+    def _refuse_doubled(self, name: str) -> None:
+        if name in self.doubled:
+            places = [str(place) for place in self.doubled[name]]
+            raise InvalidArgumentError(
+                f"{self.where}: columns {', '.join(places[:-1])} and {places[-1]} have the same name {name!r}; rename "
+                "all but one of them"
+            )
+
+
+def option(name: str, value: str) -> str:
+    """An option of the command line as a message advises it, in one line whatever the value holds."""
+    return f"{name} {shlex.quote(value) if value.isprintable() else repr(value)}"
 
 
 def read_table(path: str | os.PathLike[str], *, as_text: Sequence[str] = ()) -> Table:
@@ -117,8 +145,7 @@ def read_table(path: str | os.PathLike[str], *, as_text: Sequence[str] = ()) -> 
     Raises
     ------
     InvalidArgumentError
-        No such file, another kind of file, a broken one, one without rows, or with two columns of one name; or pyarrow
-        is not installed.
+        No such file, another kind of file, a broken one, or one without rows; or pyarrow is not installed.
     """
     try:
         file = Path(path).expanduser()
@@ -127,11 +154,15 @@ def read_table(path: str | os.PathLike[str], *, as_text: Sequence[str] = ()) -> 
     where = str(path)
     if not file.name.endswith(_SUFFIXES):
         raise InvalidArgumentError(f"{where}: tables are .csv, .csv.gz or .parquet files")
+    if file.is_dir():
+        raise InvalidArgumentError(f"{where} is a folder; give the file in it")
     if not file.is_file():
         raise InvalidArgumentError(f"no such file: {where}")
     pyarrow = _pyarrow()
+    _refuse_other_kinds(file, where)
     try:
         arrow = _read_parquet(file) if file.name.endswith(".parquet") else _read_csv(file, as_text)
+        arrow.column_names  # noqa: B018 - names that are not in UTF-8 are refused here
     except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:
         line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         raise InvalidArgumentError(f"cannot read {where}: {line}") from error
@@ -144,7 +175,7 @@ def table_of(source: Any, where: str, *, as_text: Sequence[str] = ()) -> Table:
     Raises
     ------
     InvalidArgumentError
-        Two columns have one name, or there are no rows.
+        There are no rows, or the frame cannot be converted.
     """
     pyarrow = _pyarrow()
     if not isinstance(source, pyarrow.Table):
@@ -153,17 +184,19 @@ def table_of(source: Any, where: str, *, as_text: Sequence[str] = ()) -> Table:
         except (pyarrow.ArrowException, AttributeError, TypeError, ValueError) as error:
             line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
             raise InvalidArgumentError(f"cannot read {where}: {line}") from error
-    names = [str(name).strip() for name in source.column_names]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InvalidArgumentError(f"{where}: two columns have the name {twice[0]!r}; names must differ")
+    names = [_trimmed(str(name)) for name in source.column_names]
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        places.setdefault(name, []).append(place)
     if source.num_rows == 0:
         raise InvalidArgumentError(f"{where} is empty: no rows")
     columns = {
         name: _column(source.column(place), name in as_text and _column_kind(source.column(place)) != "other")
-        for place, name in enumerate(names)
+        for name, (place, *others) in places.items()
+        if not others
     }
-    return Table(where, columns, int(source.num_rows))
+    doubled = {name: tuple(place + 1 for place in found) for name, found in places.items() if len(found) > 1}
+    return Table(where, columns, int(source.num_rows), doubled)
 
 
 def missing_cells(table: Table, names: Iterable[str]) -> dict[str, int]:
@@ -182,13 +215,40 @@ def _pyarrow() -> Any:
     return pyarrow
 
 
+# How files of other kinds begin.
+_OTHER_KINDS = {
+    b"PK\x03\x04": "a zip archive, as spreadsheets are",
+    b"%PDF": "a PDF",
+    b"\xff\xfe": "text in UTF-16",
+    b"\xfe\xff": "text in UTF-16",
+    b"PAR1": "a parquet file",
+    b"\x1f\x8b": "compressed by gzip",
+    b"\x89PNG": "a picture",
+    b"SQLite format 3": "a database",
+}
+
+
+def _refuse_other_kinds(file: Path, where: str) -> None:
+    """Raise where a file of another kind has the name of a csv file."""
+    if not file.name.endswith(".csv"):
+        return
+    try:
+        with open(file, "rb") as opened:
+            head = opened.read(16)
+    except OSError as error:
+        raise InvalidArgumentError(f"cannot read {where}: {error.strerror or error}") from error
+    for start, kind in _OTHER_KINDS.items():
+        if head.startswith(start):
+            raise InvalidArgumentError(f"cannot read {where}: it is {kind}; save the table as csv in UTF-8")
+
+
 def _read_csv(file: Path, as_text: Sequence[str]) -> Any:
     import pyarrow
     from pyarrow import csv
 
     # A forced type must come with the name as the file spells it, spaces included.
     header = csv.open_csv(file, parse_options=csv.ParseOptions(newlines_in_values=True)).schema.names if as_text else []
-    types = {name: pyarrow.string() for name in header if name.strip() in as_text}
+    types = {name: pyarrow.string() for name in header if _trimmed(name) in as_text}
     arrow = csv.read_csv(
         file,
         parse_options=csv.ParseOptions(newlines_in_values=True),
@@ -205,7 +265,9 @@ def _read_csv(file: Path, as_text: Sequence[str]) -> Any:
 def _read_parquet(file: Path) -> Any:
     import pyarrow.parquet
 
-    return pyarrow.parquet.read_table(file)
+    # By place: a table may have columns of one name.
+    with pyarrow.parquet.ParquetFile(file) as opened:
+        return opened.read()
 
 
 def _column_kind(column: Any) -> Kind:
@@ -234,7 +296,7 @@ def _column(column: Any, as_text: bool) -> Column:
     if as_text and kind != "text":
         column, kind = compute.cast(column, pyarrow.string()), "text"
     if kind == "text":
-        cells = [None if cell is None else cell.strip() or None for cell in column.to_pylist()]
+        cells = [None if cell is None else _trimmed(cell) or None for cell in column.to_pylist()]
         values = np.empty(len(cells), dtype=object)
         values[:] = cells
         return Column("text", values, type_name=name)
@@ -246,6 +308,11 @@ def _column(column: Any, as_text: bool) -> Column:
     return Column(
         kind, np.array(numbers, dtype=np.float64), is_whole=bool(types.is_integer(column.type)), type_name=name
     )
+
+
+def _trimmed(text: str) -> str:
+    """Without the spaces and NULs that pad it, which fixed-width text in NumPy does not keep either."""
+    return text.strip().strip("\0").strip()
 
 
 def _names(columns: dict[str, Column]) -> str:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._core.text import one_line
 from .._version import __version__
-from ..errors import InvalidArgumentError
+from ..errors import InvalidArgumentError, ObverseError
 from ..penalties import Penalty
 from ..penalties import penalty as penalty_named
 from ._choices import Choices, Task
@@ -24,7 +25,7 @@ from ._measures import confusion, measures
 from ._model import LinearModel, described_penalty, linear_model
 from ._model_file import plain
 from ._table import Table, read_table
-from ._target import loss_of, split_rows, target_values, task_of, weights_of
+from ._target import loss_of, refuse_extremes, split_rows, target_values, task_of, weights_of
 
 __all__ = ["fit_table", "penalties_of"]
 
@@ -82,10 +83,18 @@ def fit_table(
     table = _without_gaps(table, columns, choices)
     task, why = task_of(table.columns[choices.target], choices)
     y = target_values(table, choices, task)
+    if task == "regression":
+        refuse_extremes(table, choices.target, y)
+    for name in columns:
+        if table.columns[name].kind == "number":
+            refuse_extremes(table, name, table.columns[name].values)
     weights = weights_of(table, choices)
     loss = loss_of(choices, task, y)
     train, test = split_rows(y, task, choices)
-    tell(f"{Path(choices.data).name}: {n_read:,} rows, {len(columns)} columns; {task}{why}")
+    if weights is not None and not weights[train].any():
+        raise InvalidArgumentError(f"{table.where}: weights {choices.weights!r} are 0 in all training rows")
+    left_out = "" if table.n_rows == n_read else f" ({n_read - table.n_rows:,} with missing values left out)"
+    tell(f"{Path(choices.data).name}: {n_read:,} rows{left_out}, {len(columns)} columns; {task}{why}")
     encoding = Encoding.of(table.rows(train), columns, missing=choices.missing, categorical=choices.categorical)
     X = encoding.encode(table.rows(train)).X
     estimator = _estimator(choices, penalties, task, loss)
@@ -130,8 +139,8 @@ def fit_table(
             "violation": _number(estimator, "violation_"),
             "converged": bool(getattr(estimator, "converged_", True)),
         },
-        **feature_rows(estimator, model, X, None if weights is None else weights[train]),
-        "path": path_record(estimator, model, X, None if weights is None else weights[train]),
+        **feature_rows(estimator, model, X, y[train], None if weights is None else _relative(weights[train])),
+        "path": path_record(estimator, model, X, None if weights is None else _relative(weights[train])),
         "cv": curve_of_errors(estimator, loss, choices.folds),
         "candidates": candidate_rows(estimator, loss),
         "test": _tested(model, encoding, table, y, weights, train, test),
@@ -148,11 +157,15 @@ def _feature_columns(table: Table, choices: Choices) -> list[str]:
     table.known(choices.target, "target")
     if choices.weights is not None:
         table.known(choices.weights, "weights")
-    for name in (*choices.drop, *choices.categorical):
-        table.known(name, "dropped" if name in choices.drop else "categorical")
+    for name in choices.drop:
+        if not table.has(name):
+            table.known(name, "dropped")
+    for name in choices.categorical:
+        table.known(name, "categorical")
     if choices.weights == choices.target or choices.target in choices.drop:
         raise InvalidArgumentError(f"column {choices.target!r} is the target; it is neither weights nor left out")
     away = {choices.target, choices.weights, *choices.drop}
+    table.require(name for name in table.doubled if name not in away)
     columns = [name for name in table.columns if name not in away]
     if not columns:
         raise InvalidArgumentError(f"{table.where} has no column besides the target {choices.target!r}")
@@ -165,7 +178,7 @@ def _without_gaps(table: Table, columns: list[str], choices: Choices) -> Table:
     if choices.missing == "error":
         refuse_missing(table, [*columns, *named])
     if choices.missing == "median":
-        refuse_missing(table, named)
+        refuse_missing(table, named, ways="a target or a weight is never filled in; use --missing drop")
     if choices.missing == "drop":
         kept = np.ones(table.n_rows, dtype=np.bool_)
         for name in (*columns, *named):
@@ -204,10 +217,21 @@ def _estimator(choices: Choices, penalties: list[Penalty], task: Task, loss: str
 
 
 def _fit(estimator: Any, X: Any, y: npt.NDArray[Any], weights: Floats | None) -> list[str]:
-    """Fit, and what the estimator warns of."""
+    """Fit, and what the estimator warns of.
+
+    Raises
+    ------
+    InvalidArgumentError
+        What scikit-learn refuses, and numbers that leave the range of a double, in one line.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        estimator.fit(X, y, sample_weight=weights)
+        try:
+            estimator.fit(X, y, sample_weight=weights)
+        except ObverseError:
+            raise
+        except (ValueError, ArithmeticError) as error:
+            raise InvalidArgumentError(f"these data cannot be fitted: {one_line(error)}") from error
     return list(dict.fromkeys(str(warning.message) for warning in caught))
 
 
@@ -234,6 +258,11 @@ def _choice(choices: Choices) -> str:
     return text + (f", at most {choices.features} features" if choices.features else "")
 
 
+def _relative(weights: Floats) -> Floats:
+    """Weights whose sum does not overflow."""
+    return weights / float(weights.max())
+
+
 def _number(estimator: Any, name: str) -> float | None:
     value = getattr(estimator, name, None)
     return None if value is None else float(np.max(value))
@@ -252,7 +281,7 @@ def _tested(
     if test.size == 0:
         return None
     encoded = encoding.encode(table.rows(test))
-    share = np.ones(y.size) if weights is None else weights
+    share = np.ones(y.size) if weights is None else _relative(weights)
     if not share[test].sum() > 0:
         return None
     record: dict[str, Any] = {

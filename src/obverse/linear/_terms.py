@@ -12,7 +12,10 @@ from ..penalties import Penalty
 from ._code import encode, resized
 from ._scalar import Code, entries
 
-__all__ = ["Terms"]
+__all__ = ["MOST_ITERATIONS", "Terms"]
+
+# As many as compiled code can count.
+MOST_ITERATIONS = 2**31 - 1
 
 
 @dataclass(frozen=True)
