@@ -50,11 +50,17 @@ def floating(x: Array) -> tuple[Array, Any]:
     Raises
     ------
     WrongTypeError
-        ``x`` is complex, or holds no numbers.
+        ``x`` is complex, or holds no numbers, or is a ragged sequence.
     """
-    if isinstance(x, (float, int, list, tuple, np.generic)):
-        x = np.asarray(x)
-    xp = namespace(x)
+    given = x
+    try:
+        if isinstance(x, (float, int, list, tuple, np.generic)):
+            x = np.asarray(x)
+        xp = namespace(x)
+    except (TypeError, ValueError):
+        raise WrongTypeError(
+            f"expected a number, a NumPy array or a torch tensor, got {type(given).__name__}"
+        ) from None
     if not xp.isdtype(x.dtype, "real floating"):
         if not xp.isdtype(x.dtype, ("integral", "bool")):
             raise WrongTypeError(f"weights must be real numbers, got an array of dtype {x.dtype}")

@@ -58,7 +58,7 @@ def count(name: str, value: Any, least: int = 1, most: int | None = None) -> int
     """An integer of at least ``least``, and at most ``most``."""
     if not is_integer(value) or value < least or (most is not None and value > most):
         allowed = f"an integer of at least {least}" if most is None else f"an integer from {least} to {most}"
-        raise InvalidArgumentError(f"{name} must be {allowed}, got {value!r}")
+        raise InvalidArgumentError(f"{name} must be {allowed}, got {_shown(value)}")
     return int(value)
 
 
@@ -73,6 +73,17 @@ def choice(name: str, value: Any, allowed: Iterable[str]) -> str:
 
 
 def _number(name: str, value: Any, allowed: str, is_allowed: bool) -> float:
-    if not is_allowed:
-        raise InvalidArgumentError(f"{name} must be {allowed}, got {value!r}")
-    return float(value)
+    if is_allowed:
+        try:
+            return float(value)
+        except OverflowError:  # an integer beyond every float
+            pass
+    raise InvalidArgumentError(f"{name} must be {allowed}, got {_shown(value)}")
+
+
+def _shown(value: object) -> str:
+    """The value as a message quotes it, which for an integer of thousands of digits Python refuses to write."""
+    try:
+        return repr(value)
+    except ValueError:
+        return f"an {type(value).__name__} of thousands of digits"

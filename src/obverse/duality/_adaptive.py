@@ -9,11 +9,11 @@ from typing import Any, Literal, final
 
 import numpy as np
 
+from .._core.arrays import Array, floating
+from .._core.checks import positive
 from ..errors import InvalidArgumentError
-from ..penalties._arrays import Array, floating
-from ..penalties._base import Penalty
-from ..penalties._parameters import require_positive
-from ..penalties._registry import penalty as penalty_named
+from ..penalties import Penalty
+from ..penalties import penalty as penalty_named
 
 __all__ = ["AdaptiveDropout", "adaptive_dropout"]
 
@@ -140,9 +140,9 @@ def adaptive_dropout(penalty: Penalty | str, strength: float = 1.0, *, scale: An
         penalty = penalty_named(penalty)
     if not isinstance(penalty, Penalty):
         raise InvalidArgumentError(f"penalty must be a Penalty, got {type(penalty).__name__}")
-    require_positive(strength=strength)
+    strength = positive("strength", strength)
     if isinstance(scale, (int, float)):
-        require_positive(scale=scale)
+        scale = positive("scale", scale)
     elif scale is not None and not bool(((scale > 0) & (scale < math.inf)).all()):
         raise InvalidArgumentError("scale must be positive and finite everywhere")
     return AdaptiveDropout(penalty, float(strength), scale)

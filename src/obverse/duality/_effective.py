@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._core.checks import positive
 from ..errors import InvalidArgumentError, NotSubquadraticError
-from ..penalties._base import Penalty
-from ..penalties._parameters import require_positive
-from ..penalties._rescaling import Rescaled
-from ..penalties._tabulated import TabulatedPenalty
+from ..penalties import Penalty, Rescaled, TabulatedPenalty
 from ._adaptive import AdaptiveDropout
 
 __all__ = ["effective_penalty", "on_arrays"]
@@ -71,9 +69,9 @@ def effective_penalty(
     ----------
     LeJeune, Javadi and Baraniuk (2021); quadrature: derived, see theory note, equation (3).
     """
-    require_positive(strength=strength)
+    strength = positive("strength", strength)
     if scale is not None:
-        require_positive(scale=scale)
+        scale = positive("scale", scale)
     owner = getattr(keep_probability, "__self__", None)
     verb = getattr(keep_probability, "__name__", "")
     if isinstance(owner, Penalty) and verb == "keep_probability":

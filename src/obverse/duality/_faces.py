@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from .._core.checks import positive
 from ..errors import InvalidArgumentError
-from ..penalties._base import Penalty
-from ..penalties._parameters import require_positive
+from ..penalties import Penalty
 
 __all__ = ["Faces", "faces"]
 
@@ -56,11 +56,11 @@ def faces(penalty: Penalty, strength: float = 1.0, *, limit: float | None = None
     points : int, default 801
         At least 2.
     """
-    require_positive(strength=strength)
+    strength = positive("strength", strength)
     if points < 2:
         raise InvalidArgumentError(f"points must be at least 2, got {points}")
     limit = _limit(penalty, strength) if limit is None else limit
-    require_positive(limit=limit)
+    limit = positive("limit", limit)
     w = np.linspace(0.0, limit, points)
     eta = np.asarray(penalty.eta(w))
     finite = eta[np.isfinite(eta) & (eta > 0)]

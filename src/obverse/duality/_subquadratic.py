@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidArgumentError, NotSubquadraticError
-from ..penalties._base import Penalty
-from ..penalties._registry import penalty as penalty_named
+from ..penalties import Penalty
+from ..penalties import penalty as penalty_named
 from ._adaptive import AdaptiveDropout
 from ._effective import effective_penalty
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from .._core.checks import positive
 from ..errors import InvalidArgumentError
 from ..penalties import Penalty, catalogue, penalty
-from ..penalties._parameters import require_positive
 from ._effective import effective_penalty
 from ._expression import parse_expression
 from ._subquadratic import check_subquadratic
@@ -59,7 +59,7 @@ def chosen_penalty(
     name: str | None, epsilon: float | None, parameters: Sequence[str], strength: float, keep_probability: str | None
 ) -> tuple[Penalty, str]:
     """The penalty that the command line asks for, and a title for it."""
-    require_positive(strength=strength)
+    strength = positive("strength", strength)
     if (name is None) == (keep_probability is None):
         raise InvalidArgumentError("give either the name of a penalty or --keep-probability")
     if keep_probability is not None:

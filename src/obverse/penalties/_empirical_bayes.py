@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-from ._arrays import Array, square_root, tracing
+from .._core.arrays import Array, tracing
 from ._base import Penalty
+from ._evaluation import square_root
 from ._jump import jump
-from ._parameters import require_positive
+from ._parameters import store_constant
 
 __all__ = ["EmpiricalBayes"]
 
@@ -42,7 +43,7 @@ class EmpiricalBayes(Penalty):
     name: ClassVar[str] = "empirical-bayes"
 
     def __post_init__(self) -> None:
-        require_positive(precision=self.precision)
+        store_constant(self, "precision")
 
     @property
     def _root(self) -> float:

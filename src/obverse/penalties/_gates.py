@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InvalidArgumentError
-from ._parameters import require_positive
+from ._parameters import store_constant
 from ._rescaling import Rescaling
 from ._tabulated import TabulatedPenalty, remembered
 
@@ -49,7 +49,7 @@ class HardConcrete(Rescaling):
     name: ClassVar[str] = "hard-concrete"
 
     def __post_init__(self) -> None:
-        require_positive(cost=self.cost, beta=self.beta)
+        store_constant(self, "cost", "beta")
         if not (-math.inf < self.gamma < 0 and 1 < self.zeta < math.inf):
             raise InvalidArgumentError(f"need gamma < 0 and zeta > 1, got gamma={self.gamma!r} and zeta={self.zeta!r}")
 
@@ -145,7 +145,7 @@ class ConcreteDropout(Rescaling):
     name: ClassVar[str] = "concrete-dropout"
 
     def __post_init__(self) -> None:
-        require_positive(cost=self.cost)
+        store_constant(self, "cost")
 
     @property
     def _unit(self) -> TabulatedPenalty:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._arrays import Array, np_namespace
+from .._core.arrays import Array, np_namespace
 
 if TYPE_CHECKING:
     from ._base import Penalty

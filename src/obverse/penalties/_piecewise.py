@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array
+from .._core.arrays import Array
 
 __all__ = ["Piecewise", "tabulate"]
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-from ._arrays import Array, tracing
+from .._core.arrays import Array, tracing
 from ._base import Penalty
-from ._parameters import require_finite, require_positive
+from ._parameters import store_constant, store_exponent
 
 __all__ = ["Log2Sum", "Standout"]
 
@@ -41,7 +41,7 @@ class Log2Sum(Penalty):
     name: ClassVar[str] = "log2-sum"
 
     def __post_init__(self) -> None:
-        require_positive(epsilon=self.epsilon)
+        store_constant(self, "epsilon")
 
     def _value(self, w: Array, xp: Any) -> Array:
         # Past 1e9 widths the 1 is rounded away, and the square might overflow.
@@ -121,8 +121,8 @@ class Standout(Penalty):
     name: ClassVar[str] = "standout"
 
     def __post_init__(self) -> None:
-        require_positive(gain=self.gain)
-        require_finite(bias=self.bias)
+        store_constant(self, "gain")
+        store_exponent(self, "bias", 200.0)
 
     @property
     def _scale(self) -> float:

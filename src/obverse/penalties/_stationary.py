@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array
+from .._core.arrays import Array
 from ._piecewise import Piecewise, tabulate
 
 __all__ = ["ScalarProx", "largest_root", "lower_hull", "smallest_root"]

@@ -11,10 +11,10 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
+from .._core.arrays import Array
+from .._core.checks import positive
 from ..errors import InvalidArgumentError
-from ._arrays import Array
 from ._base import Penalty
-from ._parameters import require_positive
 from ._piecewise import Piecewise, tabulate
 from ._stationary import ScalarProx, largest_root, lower_hull, smallest_root
 
@@ -82,7 +82,7 @@ class TabulatedPenalty(Penalty):
         powers: tuple[float, float] | None = None,
         find_breaks: bool = True,
     ) -> None:
-        require_positive(scale=scale)
+        scale = positive("scale", scale)
         self.label = label
         middle = round(math.log2(scale))
         octaves = octaves or (middle - _OCTAVES, middle + _OCTAVES)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..duality import faces
 from ..errors import InvalidArgumentError
-from ..penalties._base import Penalty
+from ..penalties import Penalty
 
 __all__ = ["PICTURE_STYLE", "check_picture", "plot_faces"]
 
