@@ -45,7 +45,7 @@ def floating(x: Array) -> tuple[Array, Any]:
     """``x`` as an array of at least float32, with its namespace.
 
     Numbers, sequences and integers become float64 NumPy arrays (torch integers become the default dtype);
-    half precision is widened to float32, in which the formulas are accurate.
+    half precision is widened to float32, in which the formulas are accurate, and long double narrowed to float64.
 
     Raises
     ------
@@ -67,6 +67,8 @@ def floating(x: Array) -> tuple[Array, Any]:
         return xp.astype(x, np.float64 if xp is np_namespace else sys.modules["torch"].get_default_dtype()), xp
     if x.dtype.itemsize < 4:
         return xp.astype(x, xp.float32), xp
+    if x.dtype.itemsize > 8:
+        return xp.astype(x, xp.float64), xp
     return x, xp
 
 

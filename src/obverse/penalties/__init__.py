@@ -4,7 +4,7 @@
 
 Who extends Obverse, and reads a penalty apart, finds what penalties are made of: `Rescaling` is one penalty in other
 units (`Rescaled` for any penalty), `TabulatedPenalty` is known by numbers of its slope alone, and `Piecewise` is the
-polynomial table that it is stored in.
+polynomial table that it is stored in. `check_elementwise` refuses functions that look at other weights.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from ._base import Penalty
 from ._boundary import boundary_strength
 from ._count import L0
+from ._elementwise import check_elementwise
 from ._empirical_bayes import EmpiricalBayes
 from ._gates import ConcreteDropout, HardConcrete
 from ._log_sum import LogSum
@@ -47,5 +48,6 @@ __all__ = [
     "VariationalDropout",
     "boundary_strength",
     "catalogue",
+    "check_elementwise",
     "penalty",
 ]

@@ -51,7 +51,11 @@ class EmpiricalBayes(Penalty):
 
     def _value(self, w: Array, xp: Any) -> Array:
         v = self._root * w
-        return v / (v + xp.hypot(v, xp.asarray(2.0, dtype=v.dtype, device=v.device))) + xp.asinh(v / 2)
+        # The share is one half to rounding long before the square root overflows.
+        near = v < 1e12
+        bounded = xp.where(near, v, 1.0)
+        share = bounded / (bounded + xp.hypot(bounded, xp.asarray(2.0, dtype=v.dtype, device=v.device)))
+        return xp.where(near, share, 0.5) + xp.asinh(v / 2)
 
     def _slope(self, w: Array, xp: Any) -> Array:
         v = self._root * w

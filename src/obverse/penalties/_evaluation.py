@@ -58,7 +58,10 @@ def on_numbers(formula: Callable[[Array], Array], w: Array, xp: Any, *, is_extre
         hole = xp.isnan(w)
         # The square has the derivative NaN where ``w`` is NaN, and 0 elsewhere.
         gap = xp.where(hole, w, 0.0)
-        return formula(xp.where(hole, 1.0, w)) + gap * gap
+        inside = xp.where(hole, 1.0, w)
+        if highest is None:
+            return formula(inside) + gap * gap
+        return on_numbers(formula, inside, xp, is_extreme=is_extreme) + gap * gap
     if is_extreme or highest > _LARGE:
         return _widened(formula, w, xp)
     return formula(w)
@@ -77,7 +80,9 @@ def on_finite(
     if highest is None or largest is None or not highest < math.inf:
         finite = xp.isfinite(z)
         inside = xp.where(finite, z, 1.0)
-        return xp.where(finite, formula(inside, xp.astype(step, z.dtype) if is_array else step), z)
+        if highest is None or largest is None:
+            return xp.where(finite, formula(inside, xp.astype(step, z.dtype) if is_array else step), z)
+        return xp.where(finite, on_finite(formula, inside, step, xp, is_extreme=is_extreme), z)
     if is_extreme or highest > _LARGE or largest > _LARGE:
         wide = xp.astype(step, xp.float64) if is_array else step
         return _widened(lambda z: formula(z, wide), z, xp)

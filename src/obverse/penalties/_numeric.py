@@ -22,6 +22,8 @@ __all__ = ["curvature_limit", "dual", "eta", "prox", "slope_at_zero", "zeroing_s
 
 # Weights are searched for between these magnitudes; their squares stay inside float64.
 _SMALLEST, _LARGEST = 1e-150, 1e150
+# The same where no square is formed.
+_TINIEST, _HUGEST = 1e-290, 1e305
 # Elements handled at once: the temporaries of a search then stay in cache.
 _CHUNK = 1 << 15
 # Candidates for the minimizer as fractions of z, dense at both ends: small steps leave it near z, large ones
@@ -90,11 +92,11 @@ def zeroing_step(penalty: Penalty, z: Array, xp: Any) -> Array:
     if penalty.slope_at_zero == 0:
         result = xp.where(flat > 0, math.inf, flat)
     else:
-        usual = (flat > _SMALLEST) & (flat < _LARGEST)
+        usual = (flat > _TINIEST) & (flat < _HUGEST)
         inside = xp.where(usual, flat, xp.ones_like(flat))
         result = _tabulated_zeroing_step(penalty, inside, xp)
         # Tiny weights see only the slope at zero, if anything.
-        result = xp.where(usual, result, xp.where(flat <= _SMALLEST, flat / penalty.slope_at_zero, flat))
+        result = xp.where(usual, result, xp.where(flat <= _TINIEST, flat / penalty.slope_at_zero, flat))
     return xp.astype(xp.reshape(result, z.shape), z.dtype)
 
 
@@ -177,7 +179,7 @@ def _searched_zeroing_step(penalty: Penalty, z: Array, xp: Any) -> tuple[Array, 
     def ratio(x: Array) -> Array:
         value = penalty._value(x, xp)
         positive = value > 0
-        return xp.where(positive, x * (z - x / 2) / xp.where(positive, value, xp.ones_like(value)), xp.zeros_like(x))
+        return xp.where(positive, x / xp.where(positive, value, xp.ones_like(value)) * (z - x / 2), xp.zeros_like(x))
 
     fractions = np.geomspace(1e-6, 1.0, 49)
     spread = float(fractions[1] / fractions[0])

@@ -132,7 +132,8 @@ class Standout(Penalty):
         return self._scale * _second_gamma(self.gain * w, xp)
 
     def _slope(self, w: Array, xp: Any) -> Array:
-        return math.exp(-self.bias) * w * xp.exp(-self.gain * w)
+        finite = xp.where(w < math.inf, w, 0.0)
+        return math.exp(-self.bias) * finite * xp.exp(-self.gain * w)
 
     def _eta(self, w: Array, xp: Any) -> Array:
         return xp.exp(self.gain * w + self.bias)

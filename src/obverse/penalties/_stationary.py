@@ -12,32 +12,41 @@ import numpy.typing as npt
 from .._core.arrays import Array
 from ._piecewise import Piecewise, tabulate
 
-__all__ = ["ScalarProx", "largest_root", "lower_hull", "smallest_root"]
+__all__ = ["ScalarProx", "best_point", "largest_root", "lower_hull", "smallest_root"]
 
 Floats = npt.NDArray[np.float64]
 
 _ITERATIONS = 60
 _TRACED_ITERATIONS = 14
+_MATRIX = 1 << 20  # objectives that are compared at a time
 
 
-def largest_root(slope: Piecewise, z: Array, step: Array, xp: Any) -> Array:
+def largest_root(slope: Piecewise, z: Array, step: Array, limit: float, xp: Any) -> Array:
     """Largest x with x + step * slope(x) = z, for arrays of one shape; 0 where there is none.
+
+    Up to the curvature ``limit`` there is but one root, which halving finds where Newton's method does not. In NumPy
+    the result is NaN where the search did not end, which happens past the limit, near a fold.
 
     The map x <- z / (1 + step * slope(x) / x) falls from z to the largest root, because slope(x)/x is nonincreasing.
     Newton's step is taken where it stays between that map and a point known to lie below a root.
     """
-    return _roots(slope, z, step, z, xp.zeros_like(z), True, xp)
+    return _roots(slope, z, step, z, xp.zeros_like(z), True, limit, xp)
 
 
-def smallest_root(slope: Piecewise, z: Array, step: Array, above: Array, at_zero: float, xp: Any) -> Array:
-    """Smallest such x, at most ``above``; 0 where zero is stationary. The same map rises to it from below."""
+def smallest_root(slope: Piecewise, z: Array, step: Array, at_zero: float, xp: Any) -> Array:
+    """Smallest such x; 0 where zero is stationary. The same map rises to it from below.
+
+    Halving between two points of which one lies on either side always ends at a root.
+    """
     if at_zero == math.inf:
         return xp.zeros_like(z)
-    candidate = _roots(slope, z, step, xp.minimum(1e-9 * z, above), above, False, xp)
+    candidate = _roots(slope, z, step, 1e-9 * z, z, False, math.inf, xp)
     return xp.where(step * at_zero >= z, xp.zeros_like(z), candidate)
 
 
-def _roots(slope: Piecewise, z: Array, step: Array, start: Array, other: Array, falling: bool, xp: Any) -> Array:
+def _roots(
+    slope: Piecewise, z: Array, step: Array, start: Array, other: Array, falling: bool, limit: float, xp: Any
+) -> Array:
     """Safeguarded Newton from one side; ``safe`` never passes the wanted root, ``other`` is beyond it."""
     safe, other = start, other
     x = start
@@ -60,7 +69,7 @@ def _roots(slope: Piecewise, z: Array, step: Array, start: Array, other: Array, 
         newton = x - excess / xp.where(denominator > 1e-9, denominator, xp.ones_like(denominator))
         newton = xp.minimum(newton, safe) if falling else xp.maximum(newton, safe)
         usable = (newton >= other) if falling else (newton <= other)
-        fallback = xp.where(known > 0, (safe + other) / 2, safe) if falling else (safe + other) / 2
+        fallback = xp.where((known > 0) | (step <= limit), (safe + other) / 2, safe)
         following = xp.where(usable & (denominator > 1e-9) & positive, newton, fallback)
         settled = ~positive | (xp.abs(excess) <= 4e-16 * z)
         following = xp.where(settled, x, following)
@@ -72,11 +81,57 @@ def _roots(slope: Piecewise, z: Array, step: Array, start: Array, other: Array, 
         done = np.abs(following - x) <= np.where(quick, 1e-10, 2e-15) * z
         result[pending] = following
         if done.all():
-            break
+            return result
         keep = ~done
         pending = pending[keep]
         x, z, step, safe, other, known = (a[keep] for a in (following, z, step, safe, other, known))
+    if eager:
+        result[pending] = math.nan
     return result if eager else x
+
+
+def best_point(slope: Piecewise, value: Piecewise, z: Floats, step: Floats) -> Floats:
+    """Global minimizer of ``x^2/2 - z x + step * value(x)`` over positive x, however many minima there are.
+
+    The objective is compared on one grid for all points, 16 to the octave with both sides of every break; the
+    stationary point next to the best point of the grid follows by Newton's method between its neighbors.
+    """
+    grid = _edges(slope, 16)
+    # A minimizer that is smaller by another 45 octaves is zero to rounding.
+    grid = grid[(grid > np.ldexp(z.min(), -45)) & (grid < z.max())]
+    if grid.size == 0:
+        return np.zeros_like(z)
+    heights, tilts, square = value(grid, np), slope(grid, np), grid * (grid / 2)
+    # Neighbors, of which the other side of a break is none.
+    apart = np.diff(grid) > 1e-12 * grid[1:]
+    below = np.concatenate([[0.0], np.where(apart, grid[:-1], np.concatenate([[0.0], grid[:-2]]))])
+    above = np.concatenate([np.where(apart, grid[1:], np.concatenate([grid[2:], [math.inf]])), [math.inf]])
+    low, high = np.empty_like(z), np.empty_like(z)
+    rows = max(_MATRIX // grid.size, 1)
+    for start in range(0, z.size, rows):
+        part = slice(start, start + rows)
+        best = (step[part, None] * heights + (square - z[part, None] * grid)).argmin(1)
+        rises = grid[best] + step[part] * tilts[best] > z[part]
+        low[part] = np.where(rises, below[best], grid[best])
+        high[part] = np.where(rises, grid[best], above[best])
+    return _between(slope, z, step, low, np.minimum(high, z))
+
+
+def _between(slope: Piecewise, z: Floats, step: Floats, low: Floats, high: Floats) -> Floats:
+    """A point between two others at which ``x + step * slope(x) - z`` rises through zero, by Newton's method."""
+    x = (low + high) / 2
+    for _ in range(_ITERATIONS):
+        s, bend = slope.with_derivative(x, np)
+        excess = x + step * s - z
+        low, high = np.where(excess < 0, x, low), np.where(excess < 0, high, x)
+        denominator = 1 + step * bend
+        newton = x - excess / np.where(denominator > 1e-9, denominator, 1.0)
+        inside = (newton > low) & (newton < high) & (denominator > 1e-9)
+        following = np.where(inside, newton, (low + high) / 2)
+        change, x = np.abs(following - x), following
+        if (change <= 4e-16 * x).all():
+            break
+    return x
 
 
 class ScalarProx:
@@ -231,10 +286,10 @@ class ScalarProx:
         )
 
 
-def _edges(table: Piecewise) -> Floats:
-    """Points along a table: 8 per octave, with both sides of every break."""
+def _edges(table: Piecewise, per_octave: int = 8) -> Floats:
+    """Points along a table, with both sides of every break."""
     low, high = math.frexp(table.low)[1] - 1, math.frexp(table.high)[1] - 1
-    points = (np.exp2(np.arange(low, high))[:, None] * (1 + np.arange(8) / 8)).reshape(-1)
+    points = (np.exp2(np.arange(low, high))[:, None] * (1 + np.arange(per_octave) / per_octave)).reshape(-1)
     sides = [x for point in table.breaks for x in (np.nextafter(point, 0), point)]
     return np.unique(np.concatenate([points, sides]))
 
