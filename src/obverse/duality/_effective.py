@@ -79,6 +79,8 @@ def effective_penalty(
     LeJeune, Javadi and Baraniuk (2021); quadrature: derived, see theory note, equation (3).
     """
     strength = positive("strength", strength)
+    if not 1e-100 <= strength <= 1e100:
+        raise InvalidArgumentError(f"strength must be between 1e-100 and 1e100, got {strength!r}")
     if scale is not None:
         scale = positive("scale", scale)
     owner = getattr(keep_probability, "__self__", None)

@@ -71,6 +71,8 @@ def chosen_penalty(
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise InvalidArgumentError(f"write --set name=value, got {text!r}")
+        if key.strip() in arguments:
+            raise InvalidArgumentError(f"{key.strip()} is given twice")
         try:
             arguments[key.strip()] = float(value)
         except ValueError:

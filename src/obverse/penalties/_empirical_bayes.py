@@ -55,7 +55,9 @@ class EmpiricalBayes(Penalty):
         near = v < 1e12
         bounded = xp.where(near, v, 1.0)
         share = bounded / (bounded + xp.hypot(bounded, xp.asarray(2.0, dtype=v.dtype, device=v.device)))
-        return xp.where(near, share, 0.5) + xp.asinh(v / 2)
+        # There asinh(v / 2) is log v, in a form that does not overflow with v.
+        logarithm = xp.where(near, xp.asinh(bounded / 2), xp.log(xp.where(near, 1.0, w)) + math.log(self._root))
+        return xp.where(near, share, 0.5) + logarithm
 
     def _slope(self, w: Array, xp: Any) -> Array:
         v = self._root * w

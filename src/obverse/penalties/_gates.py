@@ -158,9 +158,10 @@ def _hard_concrete(beta: float, gamma: float, zeta: float) -> TabulatedPenalty:
             low, high = np.where(excess < 0, x, low), np.where(excess < 0, high, x)
             newton = x - excess / slope_of_u(x)
             x_next = np.where((newton >= low) & (newton <= high), newton, (low + high) / 2)
-            if np.abs(x_next - x).max() <= 1e-15:
-                break
+            settled = bool((np.abs(x_next - x) <= 1e-15 * (1 - grid[0])).all())
             x = x_next
+            if settled:
+                break
         return x
 
     def slope(w: Floats) -> Floats:

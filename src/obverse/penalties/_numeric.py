@@ -142,9 +142,11 @@ def _eta_at_zero(penalty: Penalty) -> float:
 
 
 def _prox(penalty: Penalty, z: Array, step: Array, xp: Any) -> Array:
+    unit = xp.clip(z, 1.0, None)  # by which the objective is divided, so that squares stay in range
+
     def objective(x: Array) -> Array:
         # Relative to its value at zero, so that a small minimizer is not lost in the rounding of z^2 / 2.
-        return x * (x / 2 - z) + step * penalty._value(x, xp)
+        return x / unit * (x / 2 - z) + step / unit * penalty._value(x, xp)
 
     def derivative(x: Array) -> Array:
         return x - z + step * penalty._slope(x, xp)
@@ -166,7 +168,7 @@ def _prox(penalty: Penalty, z: Array, step: Array, xp: Any) -> Array:
         low, high = xp.where(rising, low, middle), xp.where(rising, middle, high)
     refined = (low + high) / 2
     # The derivative locates a minimizer better than the objective can: it wins ties up to rounding.
-    slack = 1e-14 * z * z
+    slack = 1e-14 * z * (z / unit)
     best = xp.where(objective(refined) <= lowest + slack, refined, best)
     best = xp.where(objective(best) < 0, best, zero)
     best = xp.where(step == 0, z, best)

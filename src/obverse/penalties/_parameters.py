@@ -24,9 +24,7 @@ def store_constant(penalty: Any, *names: str) -> None:
     for name in names:
         value = positive(name, getattr(penalty, name))
         if not _SMALLEST <= value <= _LARGEST:
-            raise InvalidArgumentError(
-                f"{name} must be between {_SMALLEST:g} and {_LARGEST:g}, got {value!r}; measure weights in other units"
-            )
+            raise InvalidArgumentError(f"{name} must be between {_SMALLEST:g} and {_LARGEST:g}, got {value!r}")
         object.__setattr__(penalty, name, value)
 
 

@@ -98,8 +98,8 @@ class SCAD(Penalty):
 
     def __post_init__(self) -> None:
         store_constant(self, "a", "threshold")
-        if self.a <= 1:
-            raise InvalidArgumentError(f"a must be above 1, got {self.a!r}")
+        if not 1 < self.a <= 1e50:
+            raise InvalidArgumentError(f"a must be above 1 and at most 1e50, got {self.a!r}")
 
     @property
     def _end(self) -> float:

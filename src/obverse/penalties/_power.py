@@ -108,7 +108,7 @@ class Lp(Penalty):
     Parameters
     ----------
     p : float, default 0.5
-        Power, above 0 and at most 2. 1 is `Lasso` and 2 is `Ridge`.
+        Power, from 0.001 to 2. 1 is `Lasso` and 2 is `Ridge`.
 
     References
     ----------
@@ -122,6 +122,8 @@ class Lp(Penalty):
 
     def __post_init__(self) -> None:
         store_constant(self, "p")
+        if self.p < 1e-3:
+            raise InvalidArgumentError(f"p must be at least 0.001 (for 0, take L0), got {self.p!r}")
         if self.p > 2:
             raise InvalidArgumentError(
                 f"p must be at most 2, beyond which the penalty is not subquadratic; got {self.p!r}"

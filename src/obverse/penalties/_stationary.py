@@ -91,30 +91,30 @@ def _roots(
 
 
 def best_point(slope: Piecewise, value: Piecewise, z: Floats, step: Floats) -> Floats:
-    """Global minimizer of ``x^2/2 - z x + step * value(x)`` over positive x, however many minima there are.
+    """Global minimizer of ``x^2/2 - z x + step * value(x)`` over x >= 0, however many minima there are.
 
-    The objective is compared on one grid for all points, 16 to the octave with both sides of every break; the
-    stationary point next to the best point of the grid follows by Newton's method between its neighbors.
+    Between which points of one grid, 16 to the octave with both sides of every break, the derivative rises through
+    zero is read off for all at once; Newton's method finds every such minimum, and their objectives are compared.
     """
     grid = _edges(slope, 16)
     # A minimizer that is smaller by another 45 octaves is zero to rounding.
-    grid = grid[(grid > np.ldexp(z.min(), -45)) & (grid < z.max())]
+    grid = grid[(grid > np.ldexp(z.min(), -45)) & (grid < 2 * z.max())]
+    best, lowest = np.zeros_like(z), np.zeros_like(z)
     if grid.size == 0:
-        return np.zeros_like(z)
-    heights, tilts, square = value(grid, np), slope(grid, np), grid * (grid / 2)
-    # Neighbors, of which the other side of a break is none.
-    apart = np.diff(grid) > 1e-12 * grid[1:]
-    below = np.concatenate([[0.0], np.where(apart, grid[:-1], np.concatenate([[0.0], grid[:-2]]))])
-    above = np.concatenate([np.where(apart, grid[1:], np.concatenate([grid[2:], [math.inf]])), [math.inf]])
-    low, high = np.empty_like(z), np.empty_like(z)
+        return best
+    tilts = slope(grid, np)
     rows = max(_MATRIX // grid.size, 1)
     for start in range(0, z.size, rows):
         part = slice(start, start + rows)
-        best = (step[part, None] * heights + (square - z[part, None] * grid)).argmin(1)
-        rises = grid[best] + step[part] * tilts[best] > z[part]
-        low[part] = np.where(rises, below[best], grid[best])
-        high[part] = np.where(rises, grid[best], above[best])
-    return _between(slope, z, step, low, np.minimum(high, z))
+        excess = step[part, None] * tilts + (grid - z[part, None])
+        row, column = np.nonzero((excess[:, :-1] < 0) & (excess[:, 1:] >= 0))
+        row += start
+        x = _between(slope, z[row], step[row], grid[column], grid[column + 1])
+        objective = (x / 2 - z[row]) * x + step[row] * value(x, np)
+        np.minimum.at(lowest, row, objective)
+        winner = objective <= lowest[row]
+        best[row[winner]] = x[winner]
+    return best
 
 
 def _between(slope: Piecewise, z: Floats, step: Floats, low: Floats, high: Floats) -> Floats:

@@ -25,6 +25,7 @@ Floats = npt.NDArray[np.float64]
 
 _OCTAVES = 100
 _WORTH_A_TABLE = 4096  # elements from which making the table of a step costs less than solving for each
+_PER_OCTAVE = 32  # points at which the curvature is looked at
 _BLOCK = 32768  # elements solved for at a time, in the fast cache
 
 
@@ -114,7 +115,8 @@ class TabulatedPenalty(Penalty):
             slope_at_zero = math.inf if low < -1e-6 else 0.0 if low > 1e-6 else float(self._slope_table.rows[0, 0])
         self._at_zero = slope_at_zero
         self._known_limit = curvature_limit
-        self._noise = noise
+        # An array, not the function: penalties are pickled.
+        self._noise_on_grid = 0.0 if noise is None else noise(_grid(self._slope_table, _PER_OCTAVE))
         self._scalar_prox: ScalarProx | None = None
 
     @property
@@ -172,7 +174,7 @@ class TabulatedPenalty(Penalty):
     def curvature_limit(self) -> float:
         if self._known_limit is not None:
             return self._known_limit
-        return _curvature_limit(self._slope_table, self._at_zero, self._noise)
+        return _curvature_limit(self._slope_table, self._at_zero, self._noise_on_grid)
 
     # ------------------------------------------------------------------ dual
     def _dual(self, eta: Array, xp: Any) -> Array:
@@ -254,9 +256,14 @@ class TabulatedPenalty(Penalty):
         elif z.device.type != "cpu":
             x = self._table_of(float(step))(z.detach(), xp)
         else:
-            host = _detached(step)
-            host = host.numpy() if isinstance(host, torch.Tensor) else host
-            x = torch.from_numpy(np.asarray(self._prox_numpy(z.detach().numpy(), host)))
+            try:
+                points, steps = z.detach().numpy(), _detached(step)
+                steps = steps.numpy() if isinstance(steps, torch.Tensor) else steps
+            except RuntimeError:  # inside a function transform there is no memory to share
+                x = self._prox_array(z.detach(), _detached(step), xp)
+            else:
+                with np.errstate(all="ignore"):
+                    x = torch.from_numpy(np.asarray(self._prox_numpy(points, steps)))
         # The implicit function theorem: dx/dz = 1 / (1 + step Omega''(x)), dx/dstep = -Omega'(x) dx/dz; 0 at zero.
 
         def by_point() -> Array:
@@ -463,7 +470,7 @@ def _grid(table: Piecewise, per_octave: int = 16) -> Floats:
     return np.unique(np.concatenate([points, sides]))
 
 
-def _curvature_limit(table: Piecewise, at_zero: float, noise: Callable[[Floats], Floats] | None) -> float:
+def _curvature_limit(table: Piecewise, at_zero: float, noise: Floats | float) -> float:
     """1 / sup(-Omega''), from the derivative of the slope's table; accurate to about 1e-5."""
     for point in table.breaks:
         far, before, after = table(np.array([point / 2, np.nextafter(point, 0), point]), np)
@@ -471,12 +478,12 @@ def _curvature_limit(table: Piecewise, at_zero: float, noise: Callable[[Floats],
             return 0.0
     if at_zero == math.inf:
         return 0.0
-    w = _grid(table, 32)
+    w = _grid(table, _PER_OCTAVE)
     slope, bend = table(w, np), -table.derivative(w, np)
     # Far below the natural scale the derivative of the table is rounding noise.
     with np.errstate(invalid="ignore", divide="ignore"):
         # Noise of the slope is amplified ten thousandfold in the derivative of a polynomial of degree 7.
-        sure = bend * w > 1e-3 * slope + (0.0 if noise is None else 1e4 * noise(w))
+        sure = bend * w > 1e-3 * slope + 1e4 * noise
     if not sure.any():
         return math.inf
     w, bend = w[sure], bend[sure]
