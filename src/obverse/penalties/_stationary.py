@@ -12,7 +12,7 @@ import numpy.typing as npt
 from .._core.arrays import Array
 from ._piecewise import Piecewise, tabulate
 
-__all__ = ["ScalarProx", "best_point", "largest_root", "lower_hull", "smallest_root"]
+__all__ = ["ScalarProx", "bends", "best_point", "largest_root", "lower_hull", "smallest_root"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -90,36 +90,71 @@ def _roots(
     return result if eager else x
 
 
-def best_point(slope: Piecewise, value: Piecewise, z: Floats, step: Floats) -> Floats:
-    """Global minimizer of ``x^2/2 - z x + step * value(x)`` over x >= 0, however many minima there are.
+def bends(slope: Piecewise) -> Floats:
+    """Points between which the slope of a penalty bends evenly, with both sides of every break; for `best_point`.
 
-    Between which points of one grid, 16 to the octave with both sides of every break, the derivative rises through
-    zero is read off for all at once; Newton's method finds every such minimum, and their objectives are compared.
+    Only a falling slope makes a second minimum, and only where the curvature varies do two lie close together: from 16
+    points to the octave those are kept at which the negative curvature has changed by a fiftieth, and four to the
+    octave besides.
     """
     grid = _edges(slope, 16)
-    # A minimizer that is smaller by another 45 octaves is zero to rounding.
-    grid = grid[(grid > np.ldexp(z.min(), -45)) & (grid < 2 * z.max())]
-    best, lowest = np.zeros_like(z), np.zeros_like(z)
+    tilts = slope(grid, np)
+    curvature = np.diff(tilts) / np.diff(grid)
+    # Far below the natural scale the differences are rounding noise.
+    falls = np.where(-curvature * grid[1:] > 1e-5 * tilts[:-1], -curvature, 0.0).tolist()
+    apart = (np.diff(grid) > 1e-12 * grid[1:]).tolist()
+    kept, last = [0], falls[0]
+    for k in range(1, len(falls)):
+        at_break = not apart[k] or not apart[k - 1]
+        sparse = falls[k] > 0 and grid[k] > 1.2 * grid[kept[-1]]
+        if at_break or sparse or abs(falls[k] - last) > 0.02 * max(falls[k], last):
+            kept.append(k)
+            last = falls[k]
+    return grid[[*kept, grid.size - 1]]
+
+
+def best_point(slope: Piecewise, value: Piecewise, points: Floats, z: Floats, step: Floats, largest: Floats) -> Floats:
+    """Global minimizer of ``x^2/2 - z x + step * value(x)`` over x >= 0, however many minima there are.
+
+    Between which ``points`` (see `bends`) the derivative rises through zero is read off for all at once. Where it does
+    so once, that is at the ``largest`` stationary point, if the search for it ended there. Elsewhere Newton's method
+    finds every minimum, and their objectives are compared.
+    """
+    # A minimizer that is smaller than z by another 45 octaves is zero to rounding.
+    first, last = np.searchsorted(points, [np.ldexp(z.min(), -45), z.max()])
+    grid = points[max(first - 1, 0) : last + 1]
+    if last == points.size:  # beyond the table
+        grid = np.append(grid, z.max())
     if grid.size == 0:
-        return best
+        return np.zeros_like(z)
+    best = largest.copy()
+    is_sure = np.abs(largest + step * slope(largest, np) - z) <= 1e-11 * z
     tilts = slope(grid, np)
     rows = max(_MATRIX // grid.size, 1)
     for start in range(0, z.size, rows):
         part = slice(start, start + rows)
-        excess = step[part, None] * tilts + (grid - z[part, None])
-        row, column = np.nonzero((excess[:, :-1] < 0) & (excess[:, 1:] >= 0))
-        row += start
-        x = _between(slope, z[row], step[row], grid[column], grid[column + 1])
+        negative = step[part, None] * tilts < z[part, None] - grid
+        row, column = np.nonzero(negative[:, :-1] & ~negative[:, 1:])
+        within = (largest[part][row] >= grid[column]) & (largest[part][row] <= grid[column + 1])
+        crossings = np.bincount(row, minlength=negative.shape[0])
+        unknown = ~is_sure[part] | (crossings != 1) | (np.bincount(row, within, negative.shape[0]) == 0)
+        chosen = unknown[row]
+        row, column = row[chosen] + start, column[chosen]
+        low, high = np.maximum(grid[column], np.ldexp(z[row], -45)), np.minimum(grid[column + 1], z[row])
+        x = _between(slope, z[row], step[row], low, high)
         objective = (x / 2 - z[row]) * x + step[row] * value(x, np)
+        lowest = np.zeros_like(z)
         np.minimum.at(lowest, row, objective)
         winner = objective <= lowest[row]
+        best[part][unknown] = 0.0
         best[row[winner]] = x[winner]
     return best
 
 
 def _between(slope: Piecewise, z: Floats, step: Floats, low: Floats, high: Floats) -> Floats:
     """A point between two others at which ``x + step * slope(x) - z`` rises through zero, by Newton's method."""
-    x = (low + high) / 2
+    result = x = (low + high) / 2
+    pending = np.arange(z.size)
     for _ in range(_ITERATIONS):
         s, bend = slope.with_derivative(x, np)
         excess = x + step * s - z
@@ -128,10 +163,15 @@ def _between(slope: Piecewise, z: Floats, step: Floats, low: Floats, high: Float
         newton = x - excess / np.where(denominator > 1e-9, denominator, 1.0)
         inside = (newton > low) & (newton < high) & (denominator > 1e-9)
         following = np.where(inside, newton, (low + high) / 2)
-        change, x = np.abs(following - x), following
-        if (change <= 4e-16 * x).all():
+        # Newton's error is squared by one more step, which is therefore the last; not so near a fold.
+        done = np.abs(following - x) <= np.where(inside & (denominator > 0.05), 1e-9, 4e-16) * x
+        result[pending] = following
+        keep = np.flatnonzero(~done)
+        if keep.size == 0:
             break
-    return x
+        pending = pending[keep]
+        x, z, step, low, high = (a[keep] for a in (following, z, step, low, high))
+    return result
 
 
 class ScalarProx:

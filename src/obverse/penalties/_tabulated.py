@@ -17,7 +17,7 @@ from ..errors import InvalidArgumentError
 from ._base import Penalty
 from ._elementwise import check_elementwise
 from ._piecewise import Piecewise, tabulate
-from ._stationary import ScalarProx, best_point, largest_root, lower_hull, smallest_root
+from ._stationary import ScalarProx, bends, best_point, largest_root, lower_hull, smallest_root
 
 __all__ = ["TabulatedPenalty", "remembered"]
 
@@ -322,20 +322,8 @@ class TabulatedPenalty(Penalty):
         )
         chosen = np.flatnonzero(folded)
         if chosen.size:
-            x[chosen] = self._best(x[chosen], z[chosen], step[chosen])
+            x[chosen] = best_point(table, self._value_table, self._bends, z[chosen], step[chosen], x[chosen])
         return x
-
-    def _best(self, largest: Floats, z: Floats, step: Floats) -> Floats:
-        """The global minimizer, ``largest`` where that is as good as any."""
-        best = best_point(self._slope_table, self._value_table, z, step)
-
-        def objective(x: Floats) -> Floats:
-            values: Floats = (x / 2 - z) * x + step * self._value_table(x, np)
-            return values
-
-        # A search that did not end is NaN and loses.
-        result: Floats = np.where(objective(largest) <= objective(best), largest, best)
-        return result
 
     def _better(self, largest: Array, z: Array, step: Array, xp: Any) -> Array:
         """The better one of the largest and the smallest stationary point: all that a compiled graph can follow."""
@@ -345,6 +333,10 @@ class TabulatedPenalty(Penalty):
             return (x / 2 - z) * x + step * self._value_table(x, xp)
 
         return xp.where(objective(smallest) < objective(largest), smallest, largest)
+
+    @cached_property
+    def _bends(self) -> Floats:
+        return bends(self._slope_table)
 
     @cached_property
     def _has_many_minima(self) -> bool:
