@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from obverse.penalties import LogSum, VariationalDropout
-from obverse.penalties._tabulated import TabulatedPenalty
+from obverse.penalties import LogSum, TabulatedPenalty, VariationalDropout
 
 
 def seconds(*calls: Callable[[], Any], repeats: int) -> list[float]:

@@ -54,6 +54,14 @@ def test_duality_prints_and_draws(tmp_path: Path) -> None:
         ("duality", "--keep-probability", "exp(-w)"),
         ("duality",),
         ("duality", "log-sum", "--strength", "0"),
+        ("duality", "log-sum", "--strength", "-1"),
+        ("duality", "log-sum", "--strength", "nan"),
+        ("duality", "log-sum", "--set", "epsilon=1e300"),
+        ("duality", "log-sum", "--epsilon", "1", "--set", "epsilon=2"),
+        ("duality", "--keep-probability", "0*w + 1e-300"),
+        ("duality", "--keep-probability", "-(w < 1)"),
+        ("duality", "--keep-probability", "1if w else 2"),
+        ("duality", "--keep-probability", "w/(w+1)", "--strength", "1e300"),
         ("duality", "log-sum", "--out", "faces.txt"),
     ],
 )
@@ -62,6 +70,7 @@ def test_bad_input_is_one_line_and_code_two(arguments: tuple[str, ...], tmp_path
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("obverse: ")
+    assert len(done.stderr.splitlines()) == 1
     assert done.stdout == ""
 
 

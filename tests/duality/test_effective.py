@@ -12,8 +12,7 @@ import torch
 
 from obverse.duality import adaptive_dropout, check_subquadratic, effective_penalty
 from obverse.errors import InvalidArgumentError, NotSubquadraticError
-from obverse.penalties import Lasso, LogSum, Penalty, VariationalDropout, catalogue, penalty
-from obverse.penalties._rescaling import Rescaled
+from obverse.penalties import Lasso, LogSum, Penalty, Rescaled, VariationalDropout, catalogue, penalty
 
 W = np.geomspace(1e-6, 1e3, 2001)
 # Counting nonzeros has keep probability one at every weight but zero: nothing is left to integrate.

@@ -11,8 +11,7 @@ import pytest
 from obverse.duality import effective_penalty
 from obverse.linear import _scalar, sparse_path
 from obverse.linear._code import encode, resized
-from obverse.penalties import EmpiricalBayes, HardConcrete, Penalty, VariationalDropout
-from obverse.penalties._tabulated import TabulatedPenalty
+from obverse.penalties import EmpiricalBayes, HardConcrete, Penalty, TabulatedPenalty, VariationalDropout
 
 Floats = npt.NDArray[np.float64]
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from obverse.errors import InvalidArgumentError
-from obverse.penalties import ConcreteDropout, HardConcrete, LogSum, VariationalDropout
-from obverse.penalties._tabulated import TabulatedPenalty
+from obverse.penalties import ConcreteDropout, HardConcrete, LogSum, TabulatedPenalty, VariationalDropout
 
 LEARNED = [
     VariationalDropout(),

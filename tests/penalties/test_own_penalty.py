@@ -15,8 +15,8 @@ import pytest
 import torch
 from penalties_cases import EVERY, objective
 
+from obverse._core.arrays import np_namespace
 from obverse.penalties import EmpiricalBayes, LogSum, Penalty, penalty
-from obverse.penalties._arrays import np_namespace
 from obverse.penalties._numeric import curvature_limit, slope_at_zero
 
 

@@ -16,24 +16,7 @@ GROUND = {"_core", "errors", "_version"}
 HOMES = {"_training_commands": "cli", "_options": "cli", "_dropout_commands": "cli", "_terminal": "cli"}
 
 # Private modules of other rooms that are still imported: (file, module). This list only gets shorter.
-EXCEPTIONS: set[tuple[str, str]] = {
-    ("duality/_adaptive.py", "penalties._arrays"),
-    ("duality/_adaptive.py", "penalties._base"),
-    ("duality/_adaptive.py", "penalties._parameters"),
-    ("duality/_adaptive.py", "penalties._registry"),
-    ("duality/_effective.py", "penalties._base"),
-    ("duality/_effective.py", "penalties._parameters"),
-    ("duality/_effective.py", "penalties._rescaling"),
-    ("duality/_effective.py", "penalties._tabulated"),
-    ("duality/_faces.py", "penalties._base"),
-    ("duality/_faces.py", "penalties._parameters"),
-    ("duality/_subquadratic.py", "penalties._base"),
-    ("duality/_subquadratic.py", "penalties._registry"),
-    ("duality/_summary.py", "penalties._parameters"),
-    ("linear/_code.py", "penalties._piecewise"),
-    ("linear/_code.py", "penalties._rescaling"),
-    ("linear/_code.py", "penalties._tabulated"),
-}
+EXCEPTIONS: set[tuple[str, str]] = set()
 
 
 def table() -> dict[str, set[str]]:

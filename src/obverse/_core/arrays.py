@@ -46,22 +46,30 @@ def floating(x: Array) -> tuple[Array, Any]:
     """``x`` as an array of at least float32, with its namespace.
 
     Numbers, sequences and integers become float64 NumPy arrays (torch integers become the default dtype);
-    half precision is widened to float32, in which the formulas are accurate.
+    half precision is widened to float32, in which the formulas are accurate, and long double narrowed to float64.
 
     Raises
     ------
     WrongTypeError
-        ``x`` is complex, or holds no numbers.
+        ``x`` is complex, or holds no numbers, or is a ragged sequence.
     """
-    if isinstance(x, (float, int, list, tuple, np.generic)):
-        x = np.asarray(x)
-    xp = namespace(x)
+    given = x
+    try:
+        if isinstance(x, (float, int, list, tuple, np.generic)):
+            x = np.asarray(x)
+        xp = namespace(x)
+    except (TypeError, ValueError):
+        raise WrongTypeError(
+            f"expected a number, a NumPy array or a torch tensor, got {type(given).__name__}"
+        ) from None
     if not xp.isdtype(x.dtype, "real floating"):
         if not xp.isdtype(x.dtype, ("integral", "bool")):
             raise WrongTypeError(f"weights must be real numbers, got an array of dtype {x.dtype}")
         return xp.astype(x, np.float64 if xp is np_namespace else sys.modules["torch"].get_default_dtype()), xp
     if x.dtype.itemsize < 4:
         return xp.astype(x, xp.float32), xp
+    if x.dtype.itemsize > 8:
+        return xp.astype(x, xp.float64), xp
     return x, xp
 
 

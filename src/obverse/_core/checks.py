@@ -77,7 +77,7 @@ def count(name: str, value: Any, least: int = 1, most: int | None = None) -> int
 def integer(name: str, value: Any) -> int:
     """An integer of either sign."""
     if not is_integer(value):
-        raise InvalidArgumentError(f"{name} must be an integer, got {value!r}")
+        raise InvalidArgumentError(f"{name} must be an integer, got {brief(value)}")
     return int(value)
 
 
@@ -92,6 +92,9 @@ def choice(name: str, value: Any, allowed: Iterable[str]) -> str:
 
 
 def _number(name: str, value: Any, allowed: str, is_allowed: bool) -> float:
-    if not is_allowed:
-        raise InvalidArgumentError(f"{name} must be {allowed}, got {brief(value)}")
-    return float(value)
+    if is_allowed:
+        try:
+            return float(value)
+        except OverflowError:  # an integer beyond every float
+            pass
+    raise InvalidArgumentError(f"{name} must be {allowed}, got {brief(value)}")

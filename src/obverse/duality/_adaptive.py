@@ -9,11 +9,13 @@ from typing import Any, Literal, final
 
 import numpy as np
 
+from .._core.arrays import Array, floating, numbers, quiet
+from .._core.checks import is_number, positive
+from .._core.random import numpy_generator, torch_generator
 from ..errors import InvalidArgumentError
-from ..penalties._arrays import Array, floating
-from ..penalties._base import Penalty
-from ..penalties._parameters import require_positive
-from ..penalties._registry import penalty as penalty_named
+from ..penalties import Penalty
+from ..penalties import penalty as penalty_named
+from ._own_penalty import check_own
 
 __all__ = ["AdaptiveDropout", "adaptive_dropout"]
 
@@ -41,7 +43,22 @@ class AdaptiveDropout:
     scale: Any = None
 
     def _score(self, w: Array) -> Array:
-        return w if self.scale is None else w * self.scale
+        if self.scale is None:
+            return w
+        if isinstance(self.scale, float):
+            return w * self.scale if hasattr(w, "dtype") else np.asarray(w) * self.scale
+        x, xp = floating(w)
+        scale = xp.asarray(numbers(self.scale), dtype=x.dtype, device=x.device)
+        try:
+            score = x * scale
+        except (ValueError, RuntimeError):
+            score = None
+        if score is None or score.shape != x.shape:
+            raise InvalidArgumentError(
+                f"scale of shape {tuple(scale.shape)} does not fit weights of shape {tuple(x.shape)}"
+            )
+        given = getattr(w, "dtype", None)
+        return score if given is None or not xp.isdtype(given, "real floating") else xp.astype(score, given)
 
     def keep_probability(self, w: Array) -> Array:
         r"""Probability :math:`\hat\eta/(\hat\eta+\lambda)` of keeping each weight."""
@@ -49,11 +66,15 @@ class AdaptiveDropout:
 
     def variance(self, w: Array) -> Array:
         r"""Variance of each mask, :math:`\lambda/\hat\eta`; infinite where a weight is always dropped."""
-        x, xp = floating(self._score(w))
-        eta = self.penalty.eta(x)
-        unbounded = xp.full_like(eta, math.inf)
-        safe = xp.where(eta > 0, eta, xp.ones_like(eta))
-        return xp.where(eta > 0, self.strength / safe, unbounded)[()]
+        score = self._score(w)
+        x, xp = floating(score)
+        with quiet(xp):
+            eta = self.penalty.eta(x)
+            zero = eta == 0
+            variance = xp.where(zero, math.inf, self.strength / xp.where(zero, 1.0, eta))
+            given = getattr(score, "dtype", None)
+            half = given is not None and given != variance.dtype and xp.isdtype(given, "real floating")
+            return (xp.astype(variance, given) if half else variance)[()]
 
     def sample(self, w: Array, generator: Any = None, law: Literal["bernoulli", "gaussian"] = "bernoulli") -> Array:
         """Masks of mean one, in the shape, dtype and device of ``w``.
@@ -63,7 +84,8 @@ class AdaptiveDropout:
         w : array of any shape
             Weights.
         generator : numpy.random.Generator, torch.Generator, int or None
-            Of the library of ``w``; a number is a seed.
+            Generator or seed of the draw; None draws from the library's own generator. A generator of the other library
+            contributes its next number.
         law : {"bernoulli", "gaussian"}
             ``b / keep_probability`` with b zero or one, or a normal variable of the same mean and variance.
 
@@ -78,12 +100,15 @@ class AdaptiveDropout:
         torch = sys.modules.get("torch")
         if torch is not None and isinstance(x, torch.Tensor):
             x = x.detach()
-            if isinstance(generator, int):
-                generator = torch.Generator(device=x.device).manual_seed(generator)
+            if isinstance(generator, torch.Generator):
+                pass
+            elif generator is not None:
+                seed = torch_generator(generator, "generator").initial_seed()
+                generator = torch.Generator(device=x.device).manual_seed(seed)
             draw = torch.rand if law == "bernoulli" else torch.randn
             noise = draw(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         else:
-            random = np.random.default_rng(generator)
+            random = numpy_generator(generator, "generator")
             noise = random.random(x.shape) if law == "bernoulli" else random.standard_normal(x.shape)
             noise = xp.astype(noise, x.dtype) if x.dtype == np.float64 else _below_one(noise, law, x.dtype)
         keep = self.keep_probability(x)
@@ -93,7 +118,7 @@ class AdaptiveDropout:
             mask = xp.where(noise < keep, 1 / safe, xp.zeros_like(keep))
         else:
             mask = 1 + noise * xp.sqrt(xp.where(dropped, xp.zeros_like(keep), (1 - safe) / safe))
-        mask = xp.where(dropped, xp.zeros_like(keep), mask)
+        mask = xp.where(xp.isnan(keep), keep, xp.where(dropped, xp.zeros_like(keep), mask))
         given = getattr(w, "dtype", None)
         return (
             mask
@@ -106,6 +131,15 @@ def _below_one(noise: Any, law: str, dtype: Any) -> Any:
     """Rounded to single precision, with uniform numbers kept below one."""
     rounded = noise.astype(dtype)
     return np.minimum(rounded, np.nextafter(dtype.type(1), dtype.type(0))) if law == "bernoulli" else rounded
+
+
+def _checked_scale(scale: Any) -> Any:
+    if is_number(scale) or isinstance(scale, bool):
+        return positive("scale", scale)
+    values, _ = floating(scale)
+    if not bool(((values > 0) & (values < math.inf)).all()):
+        raise InvalidArgumentError("scale must be positive and finite everywhere")
+    return values
 
 
 def adaptive_dropout(penalty: Penalty | str, strength: float = 1.0, *, scale: Any = None) -> AdaptiveDropout:
@@ -130,7 +164,8 @@ def adaptive_dropout(penalty: Penalty | str, strength: float = 1.0, *, scale: An
     Raises
     ------
     InvalidArgumentError
-        If ``penalty`` is not a `Penalty`, or ``strength`` or ``scale`` is not positive and finite.
+        If ``penalty`` is not a `Penalty`, or one of the user's own whose formulas look at other weights or are random,
+        or ``strength`` or ``scale`` is not positive and finite.
 
     References
     ----------
@@ -139,10 +174,9 @@ def adaptive_dropout(penalty: Penalty | str, strength: float = 1.0, *, scale: An
     if isinstance(penalty, str):
         penalty = penalty_named(penalty)
     if not isinstance(penalty, Penalty):
-        raise InvalidArgumentError(f"penalty must be a Penalty, got {type(penalty).__name__}")
-    require_positive(strength=strength)
-    if isinstance(scale, (int, float)):
-        require_positive(scale=scale)
-    elif scale is not None and not bool(((scale > 0) & (scale < math.inf)).all()):
-        raise InvalidArgumentError("scale must be positive and finite everywhere")
+        raise InvalidArgumentError(f"penalty must be a Penalty or a name, got {type(penalty).__name__}")
+    check_own(penalty)
+    strength = positive("strength", strength)
+    if scale is not None:
+        scale = _checked_scale(scale)
     return AdaptiveDropout(penalty, float(strength), scale)

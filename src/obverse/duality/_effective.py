@@ -9,20 +9,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InvalidArgumentError, NotSubquadraticError
-from ..penalties._base import Penalty
-from ..penalties._parameters import require_positive
-from ..penalties._rescaling import Rescaled
-from ..penalties._tabulated import TabulatedPenalty
+from .._core.checks import positive
+from ..errors import InvalidArgumentError, NotSubquadraticError, WrongTypeError
+from ..penalties import Penalty, Rescaled, TabulatedPenalty, check_elementwise
 from ._adaptive import AdaptiveDropout
+from ._user_function import UserFunction
 
-__all__ = ["effective_penalty", "on_arrays"]
+__all__ = ["effective_penalty"]
 
 Floats = npt.NDArray[np.float64]
 
 _OCTAVES = (-100, 100)
-_NEGLIGIBLE = 1e-12  # noise variance below which 1/keep - 1 is mostly the rounding of keep
-_ROUNDING = 1e-15
+_MOST_ERROR = 1e-6  # relative error of the integral from which on a table is refused
 
 
 def effective_penalty(
@@ -61,19 +59,30 @@ def effective_penalty(
     NotSubquadraticError
         If the probability falls, leaves [0, 1], is not finite, or is so small near zero that the integral diverges;
         ``interval`` says where.
+    InvalidArgumentError
+        If the function looks at other weights, is random, fails, returns another shape or no real numbers, or has too
+        many steps for a table.
+    WrongTypeError
+        If it is no function.
 
     Notes
     -----
     Relative error about 1e-10. A keep probability within 1e-12 of one has lost the digits of its distance from one:
-    from there on the slope continues as the power law it had.
+    from there on the slope continues as the power law it had. For a function that returns single precision both are
+    limited by that precision.
+
+    The function is evaluated for magnitudes from 2^-100 to 2^100: together, again, in another order, in parts and one
+    by one.
 
     References
     ----------
     LeJeune, Javadi and Baraniuk (2021); quadrature: derived in docs/theory.md, section 2.3.
     """
-    require_positive(strength=strength)
+    strength = positive("strength", strength)
+    if not 1e-100 <= strength <= 1e100:
+        raise InvalidArgumentError(f"strength must be between 1e-100 and 1e100, got {strength!r}")
     if scale is not None:
-        require_positive(scale=scale)
+        scale = positive("scale", scale)
     owner = getattr(keep_probability, "__self__", None)
     verb = getattr(keep_probability, "__name__", "")
     if isinstance(owner, Penalty) and verb == "keep_probability":
@@ -89,57 +98,74 @@ def effective_penalty(
         unchanged = width == 1 and height == 1
         return dropout.penalty if unchanged else Rescaled(dropout.penalty, width, height)
     if not callable(keep_probability):
-        raise InvalidArgumentError(f"keep_probability must be callable, got {type(keep_probability).__name__}")
-    table = _from_map(on_arrays(keep_probability), strength, name or verb.strip("<>") or "custom")
+        raise WrongTypeError(f"keep_probability must be callable, got {type(keep_probability).__name__}")
+    function = UserFunction(keep_probability, "the keep probability")
+    with np.errstate(all="ignore"):
+        table = _from_map(function, strength, name or verb.strip("<>") or "custom")
     return table if scale is None else Rescaled(table, width=1 / scale)
 
 
-def on_arrays(function: Callable[[Any], Any]) -> Callable[[Floats], Floats]:
-    """The function on float64 NumPy arrays, whether it takes arrays, torch tensors or single numbers."""
-
-    def by_array(w: Floats) -> Any:
-        return function(w)
-
-    def by_tensor(w: Floats) -> Any:
-        import torch
-
-        return function(torch.from_numpy(w)).detach().numpy()
-
-    def by_number(w: Floats) -> Any:
-        return np.array([float(function(float(x))) for x in w.reshape(-1)]).reshape(w.shape)
-
-    probe = np.array([0.5, 1.0, 2.0])
-    failures = []
-    for form in (by_array, by_tensor, by_number):
-        try:
-            with np.errstate(all="ignore"):
-                values = np.asarray(form(probe.copy()), dtype=np.float64)
-        except Exception as error:  # the user's function may refuse a form in any way it likes
-            failures.append(f"{type(error).__name__}: {error}")
-            continue
-        if values.shape in (probe.shape, ()):
-            break
-        failures.append(f"result of shape {values.shape} for {probe.shape}")
-    else:
+def _from_map(alpha: UserFunction, strength: float, name: str) -> TabulatedPenalty:
+    w = np.exp2(np.arange(_OCTAVES[0] * 32, _OCTAVES[1] * 32) / 32)
+    what = "the keep probability"
+    keep = check_elementwise(alpha, w, what=what, tolerance=max(1e-7, 1e3 * alpha.rounding))
+    _check_probability(w, keep, alpha.rounding, 1e3 * alpha.rounding)
+    if (keep >= 1).all():
         raise InvalidArgumentError(
-            f"the function takes neither arrays, nor tensors, nor numbers: {failures[0]}; {failures[-1]}"
+            "the keep probability is 1 at every weight: nothing is dropped and there is no penalty (L0 counts nonzeros)"
+        )
+    seen: list[tuple[Floats, Floats]] = []
+    tail = _tail(w, keep, alpha.rounding, strength)
+
+    def slope(x: Floats) -> Floats:
+        probability = alpha(x)
+        seen.append((x.reshape(-1), probability.reshape(-1)))
+        result: Floats = x * np.maximum((1 - probability) / probability / strength, 0.0)
+        return result if tail is None else np.where(x > tail[0], tail[1] * (x / tail[0]) ** tail[2], result)
+
+    slopes = slope(w)
+    wrong = ~np.isfinite(slopes)
+    if wrong.any():
+        reason = f"the keep probability {keep[wrong][0]:.3g} is so small that its penalty exceeds every number"
+        raise _refusal(w, np.flatnonzero(wrong), reason)
+    table = TabulatedPenalty(
+        slope,
+        label=name,
+        octaves=_OCTAVES,
+        powers=(_inner_power(w, slopes), _outer_power(slope)),
+        noise=lambda x: alpha.rounding * (x / strength + (slope(x) if alpha.rounding > 1e-12 else 0.0)),
+    )
+    # The table was made from many more points than the grid above has.
+    points, index = np.unique(np.concatenate([x for x, _ in seen]), return_index=True)
+    _check_probability(
+        points, np.concatenate([p for _, p in seen])[index], alpha.rounding, max(1e-9, 1e3 * alpha.rounding)
+    )
+    if table.rough is not None:
+        _check_table(table, slope, *table.rough)
+    return table
+
+
+def _check_table(table: TabulatedPenalty, slope: Callable[[Floats], Floats], low: float, high: float) -> None:
+    """Raise unless the table serves where its tolerance was not met: a penalty is the integral of its slope."""
+    w = np.linspace(low, high, 4001)[1:-1] + (high - low) / 1e5
+    exact = slope(w)
+    error = float(np.abs(table.slope(w) - exact).sum() / max(float(exact.sum()), 1e-300))
+    if error > _MOST_ERROR:
+        raise InvalidArgumentError(
+            f"the keep probability has more steps or kinks than can be located for |w| in [{low:.6g}, {high:.6g}]: its "
+            f"penalty would be off by {error:.1g}; give a rule with fewer steps, or a smooth one"
         )
 
-    def quiet(w: Floats) -> Floats:
-        with np.errstate(all="ignore"):
-            values = np.asarray(form(w.reshape(-1).copy()), dtype=np.float64)
-        return np.broadcast_to(values, (w.size,)).reshape(w.shape)
 
-    return quiet
+def _check_probability(w: Floats, keep: Floats, rounding: float, slack: float) -> None:
+    """Raise unless the values at ascending weights are probabilities that do not fall and are not zero.
 
-
-def _from_map(alpha: Callable[[Floats], Floats], strength: float, name: str) -> TabulatedPenalty:
-    w = np.exp2(np.arange(_OCTAVES[0] * 32, _OCTAVES[1] * 32) / 32)
-    keep = alpha(w)
-    wrong = ~np.isfinite(keep) | (keep < 0) | (keep > 1 + 1e-12)
+    ``slack`` is the relative fall that is taken for rounding.
+    """
+    wrong = ~np.isfinite(keep) | (keep < 0) | (keep > 1 + 1e3 * rounding)
     if wrong.any():
         raise _refusal(w, np.flatnonzero(wrong), f"a keep probability must lie in [0, 1], got {keep[wrong][0]:.6g}")
-    falls = np.diff(keep) < -1e-12 * keep[1:] - 1e-15
+    falls = np.diff(keep) < -slack * keep[1:] - rounding
     if falls.any():
         index = np.flatnonzero(falls)
         index = np.append(index, index + 1)
@@ -152,27 +178,39 @@ def _from_map(alpha: Callable[[Floats], Floats], strength: float, name: str) -> 
             np.flatnonzero(keep == 0),
             "weights there are always dropped: the penalty of this keep probability is infinite",
         )
-    octave = _OCTAVES[1]
-    power: float | None = None
-    vanishing = 1 / keep - 1 < _NEGLIGIBLE
-    if vanishing.any():
-        # The grid ends where the digits do; a penalty that is exactly flat there has none to lose.
-        last = int(np.argmax(vanishing))
-        octave = max(math.ceil(last / 32) + _OCTAVES[0], _OCTAVES[0] + 8)
-        if (keep[last:] == 1).all() and last > 0 and 1 / keep[last - 1] - 1 > 1e3 * _NEGLIGIBLE:
-            octave, power = min(octave + 1, _OCTAVES[1]), 0.0
-        else:
-            # A local exponent over several octaves averages the rounding out.
-            start, end = max(last - 192, 0), max(last - 32, 1)
-            slopes = [w[i] * (1 / keep[i] - 1) for i in (start, end)]
-            power = math.log(slopes[1] / slopes[0]) / math.log(w[end] / w[start]) if min(slopes) > 0 else 0.0
-            power = round(power) + 0.0 if abs(power - round(power)) < 1e-3 else power
 
-    def slope(x: Floats) -> Floats:
-        probability = alpha(x)
-        return x * np.maximum((1 - probability) / probability, 0.0) / strength
 
-    first = slope(w[:33:32])
+def _tail(w: Floats, keep: Floats, rounding: float, strength: float) -> tuple[float, float, float] | None:
+    """Weight from which on the slope is a power law, the slope there and the power; None where digits last to the end.
+
+    Once the distance of the keep probability from one has lost its digits, the slope goes on as the power law that it
+    had. A penalty that is exactly flat there has none to lose.
+    """
+    negligible = 1e3 * rounding
+    vanishing = 1 / keep - 1 < negligible
+    if not vanishing.any():
+        return None
+    last = int(np.argmax(vanishing))
+    if last == 0 or ((keep[last:] == 1).all() and 1 / keep[last - 1] - 1 > 1e3 * negligible):
+        return None
+    # A local exponent over several octaves averages the rounding out.
+    start, end = max(last - 192, 0), max(last - 32, 1)
+    slopes = [float(w[i] * (1 / keep[i] - 1)) / strength for i in (start, end)]
+    if min(slopes) <= 0:
+        return None
+    power = math.log(slopes[1] / slopes[0]) / math.log(w[end] / w[start])
+    power = round(power) + 0.0 if abs(power - round(power)) < 1e-3 else power
+    # A power law already has more digits on average than at the end; anything else ends with what it has there.
+    at_end = float(w[last - 1] * (1 / keep[last - 1] - 1)) / strength
+    averaged = slopes[1] * (w[last - 1] / w[end]) ** power
+    if abs(averaged - at_end) < 0.01 * at_end:
+        return float(w[last - 1]), float(averaged), power
+    stop = min(32 * math.ceil(last / 32), w.size - 1)
+    return float(w[stop]), max(float(w[stop] * (1 / keep[stop] - 1)) / strength, 0.0), power
+
+
+def _inner_power(w: Floats, slopes: Floats) -> float:
+    first = slopes[[0, 32]]
     low = math.log2(first[1] / first[0]) if min(first) > 0 else 1.0
     low = round(low) + 0.0 if abs(low - round(low)) < 1e-9 else low
     if low <= -1 + 1e-6:
@@ -181,14 +219,7 @@ def _from_map(alpha: Callable[[Floats], Floats], strength: float, name: str) -> 
             f"(slope ~ w^{low:.3g}); the failing interval is (0, {w[32]:.3g})",
             (0.0, float(w[32])),
         )
-    high = power if power is not None else _outer_power(slope)
-    return TabulatedPenalty(
-        slope,
-        label=name,
-        octaves=(_OCTAVES[0], octave),
-        powers=(low, high),
-        noise=lambda x: _ROUNDING * x / strength,
-    )
+    return low
 
 
 def _outer_power(slope: Callable[[Floats], Floats]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -70,11 +71,15 @@ def parse_expression(text: str) -> Callable[[Floats], Floats]:
     InvalidArgumentError
         With the part of the formula that is not allowed.
     """
+    if not isinstance(text, str):
+        raise InvalidArgumentError(f"a formula is given as text, got {type(text).__name__}")
     if len(text) > _MAX_LENGTH:
         raise InvalidArgumentError(f"a formula may have {_MAX_LENGTH} characters, this one has {len(text)}")
     stripped = text.strip()
     try:
-        tree = ast.parse(stripped, mode="eval")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's own remarks about what is refused below
+            tree = ast.parse(stripped, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         place = getattr(error, "offset", None)
         where = f" near position {place}" if place else ""
@@ -82,7 +87,8 @@ def parse_expression(text: str) -> Callable[[Floats], Floats]:
     evaluate = _compile(tree.body, stripped, 0)
 
     def function(w: Floats) -> Floats:
-        values = np.asarray(evaluate(np.asarray(w, dtype=np.float64)), dtype=np.float64)
+        with np.errstate(all="ignore"):
+            values = np.asarray(evaluate(np.asarray(w, dtype=np.float64)), dtype=np.float64)
         return np.broadcast_to(values, np.shape(w)).copy()
 
     return function
@@ -122,7 +128,8 @@ def _compile(node: ast.expr, text: str, depth: int) -> Callable[[Floats], Any]:
     if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _COMPARISONS:
         left, right = _compile(node.left, text, depth + 1), _compile(node.comparators[0], text, depth + 1)
         compare = _COMPARISONS[type(node.ops[0])]
-        return lambda w: compare(left(w), right(w))
+        # As numbers, with which one can go on calculating.
+        return lambda w: np.asarray(compare(left(w), right(w)), dtype=np.float64)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
         if node.func.id not in _FUNCTIONS:
             raise refuse(f"unknown function; known are {', '.join(_FUNCTIONS)}")

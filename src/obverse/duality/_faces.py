@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InvalidArgumentError
-from ..penalties._base import Penalty
-from ..penalties._parameters import require_positive
+from .._core.checks import count, positive
+from ..penalties import Penalty
+from ..penalties import penalty as penalty_named
 
 __all__ = ["Faces", "faces"]
 
@@ -43,24 +43,25 @@ class Faces:
     strength: float
 
 
-def faces(penalty: Penalty, strength: float = 1.0, *, limit: float | None = None, points: int = 801) -> Faces:
+def faces(penalty: Penalty | str, strength: float = 1.0, *, limit: float | None = None, points: int = 801) -> Faces:
     """Curves of a penalty: value, slope, keep probability, eta, dual and proximal operator.
 
     Parameters
     ----------
-    penalty : Penalty
+    penalty : Penalty or str
+        A penalty or its name.
     strength : float, default 1
-        Of the dropout, and the step of the proximal operator.
+        Strength of the dropout, and step of the proximal operator.
     limit : float, optional
         Largest magnitude; by default well past the threshold and the width of the penalty.
     points : int, default 801
         At least 2.
     """
-    require_positive(strength=strength)
-    if points < 2:
-        raise InvalidArgumentError(f"points must be at least 2, got {points}")
+    if not isinstance(penalty, Penalty):
+        penalty = penalty_named(penalty)
+    strength, points = positive("strength", strength), count("points", points, 2)
     limit = _limit(penalty, strength) if limit is None else limit
-    require_positive(limit=limit)
+    limit = positive("limit", limit)
     w = np.linspace(0.0, limit, points)
     eta = np.asarray(penalty.eta(w))
     finite = eta[np.isfinite(eta) & (eta > 0)]

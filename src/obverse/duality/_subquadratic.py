@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidArgumentError, NotSubquadraticError
-from ..penalties._base import Penalty
-from ..penalties._registry import penalty as penalty_named
+from ..penalties import Penalty
+from ..penalties import penalty as penalty_named
 from ._adaptive import AdaptiveDropout
 from ._effective import effective_penalty
+from ._own_penalty import check_own
 
 __all__ = ["SubquadraticReport", "check_subquadratic"]
 
@@ -65,7 +66,10 @@ def check_subquadratic(
     Raises
     ------
     NotSubquadraticError
-        With the interval of magnitudes where it fails.
+        With the interval of magnitudes where it fails; also where the value of a penalty is not 0 at 0, or does not
+        grow by the integral of the slope.
+    InvalidArgumentError
+        A function of the user's own looks at other weights or is random.
 
     Notes
     -----
@@ -77,6 +81,7 @@ def check_subquadratic(
         if not callable(penalty) and not isinstance(penalty, AdaptiveDropout):
             raise InvalidArgumentError(f"give a Penalty or a callable, got {type(penalty).__name__}")
         penalty = effective_penalty(penalty, strength)
+    check_own(penalty)
     low, high = 1e-12, 1e12
     w = np.geomspace(low, high, 2560)
     slope = np.asarray(penalty.slope(w), dtype=np.float64)
@@ -91,8 +96,28 @@ def check_subquadratic(
         marked[:-1] |= rises
         marked[1:] |= rises
         raise _failure(w, marked, "slope(w)/w rises, so that the penalty grows faster than a square")
+    _check_value(penalty, w, ratio)
     at_zero = float(penalty.slope_at_zero)
     return SubquadraticReport(at_zero, at_zero > 0, _tail(penalty), float(penalty.curvature_limit), (low, high))
+
+
+def _check_value(penalty: Penalty, w: Any, ratio: Any) -> None:
+    """Raise unless the value starts at zero and grows by the integral of the slope.
+
+    With slope(w)/w nonincreasing, the growth from a to b lies between its values at b and at a, times (b^2 - a^2)/2.
+    """
+    value = np.asarray(penalty.value(np.concatenate([[0.0], w])), dtype=np.float64)
+    if value[0] != 0 or not np.isfinite(value).all():
+        found = value[~np.isfinite(value)][0] if value[0] == 0 else value[0]
+        raise NotSubquadraticError(f"not subquadratic: its value must be 0 at 0 and finite, got {found:.6g}")
+    value = value[1:]
+    growth, square = np.diff(value), np.diff(w * w) / 2
+    least, most = ratio[1:] * square, ratio[:-1] * square
+    slack = 1e-6 * most + 1e-10 * np.abs(value[1:])
+    wrong = (growth < least - slack) | (growth > most + slack)
+    if wrong.any():
+        marked = np.append(wrong, False) | np.append(False, wrong)
+        raise _failure(w, marked, "its value does not grow by the integral of its slope")
 
 
 def _failure(w: Any, marked: Any, reason: str) -> NotSubquadraticError:
@@ -103,9 +128,12 @@ def _failure(w: Any, marked: Any, reason: str) -> NotSubquadraticError:
 
 
 def _tail(penalty: Penalty) -> str:
-    near, far = 1e9, 1e12
-    slopes = np.asarray(penalty.slope(np.array([near, far])), dtype=np.float64)
-    values = np.asarray(penalty.value(np.array([near, far])), dtype=np.float64)
+    # Far beyond the width of any penalty, unless a formula overflows there.
+    for near, far in ((1e117, 1e120), (1e9, 1e12)):
+        slopes = np.asarray(penalty.slope(np.array([near, far])), dtype=np.float64)
+        values = np.asarray(penalty.value(np.array([near, far])), dtype=np.float64)
+        if np.isfinite(slopes).all() and np.isfinite(values).all():
+            break
     if slopes[1] * far <= 1e-6 * values[1] or values[1] <= values[0]:
         return "constant"
     power = 1 + math.log(slopes[1] / slopes[0]) / math.log(far / near)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from .._core.checks import positive
 from ..errors import InvalidArgumentError
 from ..penalties import Penalty, catalogue, penalty
-from ..penalties._parameters import require_positive
 from ._effective import effective_penalty
 from ._expression import parse_expression
 from ._subquadratic import check_subquadratic
@@ -62,7 +62,7 @@ def chosen_penalty(
     name: str | None, epsilon: float | None, parameters: Sequence[str], strength: float, keep_probability: str | None
 ) -> tuple[Penalty, str]:
     """The penalty that the command line asks for, and a title for it."""
-    require_positive(strength=strength)
+    strength = positive("strength", strength)
     if (name is None) == (keep_probability is None):
         raise InvalidArgumentError("give either the name of a penalty or --keep-probability")
     if keep_probability is not None:
@@ -74,6 +74,8 @@ def chosen_penalty(
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise InvalidArgumentError(f"write --set name=value, got {text!r}")
+        if key.strip() in arguments:
+            raise InvalidArgumentError(f"{key.strip()} is given twice")
         try:
             arguments[key.strip()] = float(value)
         except ValueError:

@@ -9,10 +9,20 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidArgumentError
-from ..penalties import L0, MCP, SCAD, CappedL1, EmpiricalBayes, Lasso, LogSum, Lp, Penalty
-from ..penalties._piecewise import Piecewise
-from ..penalties._rescaling import Rescaling
-from ..penalties._tabulated import TabulatedPenalty
+from ..penalties import (
+    L0,
+    MCP,
+    SCAD,
+    CappedL1,
+    EmpiricalBayes,
+    Lasso,
+    LogSum,
+    Lp,
+    Penalty,
+    Piecewise,
+    Rescaling,
+    TabulatedPenalty,
+)
 from . import _scalar
 
 __all__ = ["encode", "makes_zeros", "resized"]

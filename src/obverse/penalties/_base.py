@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import InvalidArgumentError
+from .._core.arrays import Array, floating, namespace, np_namespace, quiet, tracing
+from .._core.checks import is_number, nonnegative
+from ..errors import InvalidArgumentError, WrongTypeError
 from . import _numeric
-from ._arrays import Array, floating, in_blocks, namespace, quiet
+from ._evaluation import in_blocks, on_finite, on_numbers
 
 __all__ = ["Penalty"]
 
@@ -137,20 +140,16 @@ class Penalty(ABC):
         array of the shape of ``z`` and ``step`` broadcast together
         """
         points, xp = floating(z)
-        if isinstance(step, np.generic):
-            step = step.item()
-        if isinstance(step, (int, float)):
-            if not 0 <= step < math.inf:
-                raise InvalidArgumentError(f"step must be at least 0 and finite, got {step}")
-        elif namespace(step) is not xp:
-            raise InvalidArgumentError(
-                f"z and step must be arrays of one library, got {type(z).__name__} and {type(step).__name__}"
+        given = _beside("step", step, points, xp)
+        is_extreme = self._is_extreme(xp)
+
+        def formula(z: Array, step: Array) -> Array:
+            return xp.copysign(
+                on_finite(lambda z, step: self._prox(z, step, xp), xp.abs(z), step, xp, is_extreme=is_extreme), z
             )
-        else:
-            step = xp.astype(step, points.dtype)
+
         with quiet(xp):
-            result = in_blocks(lambda z, step: xp.copysign(self._prox(xp.abs(z), step, xp), z), points, step, xp)
-        return _returned(result, z, xp)
+            return _returned(in_blocks(formula, points, given, xp), z, xp)
 
     def zeroing_step(self, z: Array) -> Array:
         r"""Smallest step at which the proximal operator sends ``z`` to zero, elementwise.
@@ -173,13 +172,12 @@ class Penalty(ABC):
         strength : float or array that broadcasts against ``w``
             :math:`\lambda`, at least 0.
         """
-        if isinstance(strength, (int, float)) and not 0 <= strength < math.inf:
-            raise InvalidArgumentError(f"strength must be at least 0 and finite, got {strength}")
-
         x, xp = floating(w)
+        given = _beside("strength", strength, x, xp)
+        is_extreme = self._is_extreme(xp)
 
         def formula(w: Array, strength: Array) -> Array:
-            eta = self._eta(xp.abs(w), xp)
+            eta = on_numbers(lambda w: self._eta(w, xp), xp.abs(w), xp, is_extreme=is_extreme)
             # Where eta is infinite the penalty is flat and nothing is dropped; where eta and the strength
             # are both zero there is no noise either.
             unbounded = (eta == math.inf) | (eta + strength == 0)
@@ -187,15 +185,85 @@ class Penalty(ABC):
             return xp.where(unbounded, xp.ones_like(eta), bounded / (bounded + strength))
 
         with quiet(xp):
-            result = in_blocks(formula, x, strength, xp)
-        return _returned(result, w, xp)
+            return _returned(in_blocks(formula, x, given, xp), w, xp)
 
-    @staticmethod
-    def _elementwise(formula: Any, w: Array) -> Array:
+    def _elementwise(self, formula: Any, w: Array) -> Array:
         x, xp = floating(w)
+        is_extreme = self._is_extreme(xp)
+
+        def magnitudes(x: Array, _: float) -> Array:
+            return on_numbers(lambda w: formula(w, xp), xp.abs(x), xp, is_extreme=is_extreme)
+
         with quiet(xp):
-            result = in_blocks(lambda x, _: formula(xp.abs(x), xp), x, 0.0, xp)
-        return _returned(result, w, xp)
+            return _returned(in_blocks(magnitudes, x, 0.0, xp), w, xp)
+
+    def _is_extreme(self, xp: Any) -> bool:
+        """Whether a constant is so large or small that float32 cannot hold its quotients with ordinary weights."""
+        return not tracing(xp) and self._has_extreme_constants
+
+    @cached_property
+    def _has_extreme_constants(self) -> bool:
+        return any(not 1e-8 < abs(constant) < 1e8 for constant in _constants(self) if constant != 0)
+
+
+def _constants(penalty: Penalty) -> Iterator[float]:
+    """The numbers among the fields of a penalty, and of the penalties that it is made of."""
+    for name in getattr(penalty, "__dataclass_fields__", ()):
+        field = getattr(penalty, name)
+        if isinstance(field, Penalty):
+            yield from _constants(field)
+        elif is_number(field):
+            yield float(field)
+
+
+def _beside(name: str, value: Array, points: Array, xp: Any) -> Array:
+    """A step or strength: a number, or an array that belongs to the library of ``points`` and broadcasts with them."""
+    if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, (float, int)):
+        if isinstance(value, bool) or not 0 <= value < math.inf:
+            nonnegative(name, value)
+        return float(value)
+    if isinstance(value, (list, tuple)):
+        value, _ = floating(value)
+        value = value if xp is np_namespace else xp.asarray(value, dtype=points.dtype, device=points.device)
+    try:
+        library = namespace(value)
+    except TypeError:
+        raise WrongTypeError(f"{name} must be a number or an array, got {type(value).__name__}") from None
+    if library is not xp:
+        raise InvalidArgumentError(
+            f"the points and the {name} must be arrays of one library, got {name} as {type(value).__name__}"
+        )
+    if not xp.isdtype(value.dtype, "real floating"):
+        if not xp.isdtype(value.dtype, "integral"):
+            raise WrongTypeError(f"{name} must be real, got an array of dtype {value.dtype}")
+        value = xp.astype(value, points.dtype)
+    if not tracing(xp):
+        _check_beside(name, value, points, xp)
+    return value
+
+
+def _check_beside(name: str, value: Array, points: Array, xp: Any) -> None:
+    """Raise unless an array fits the points, and is finite and at least 0."""
+    try:
+        np.broadcast_shapes(tuple(points.shape), tuple(value.shape))
+    except ValueError:
+        raise InvalidArgumentError(
+            f"{name} of shape {tuple(value.shape)} does not broadcast against points of shape {tuple(points.shape)}"
+        ) from None
+    if value.ndim > 0 and value.device != points.device:
+        raise InvalidArgumentError(f"{name} is on device {value.device} and the points on {points.device}")
+    if math.prod(value.shape) == 0:
+        return
+    plain = value.detach() if hasattr(value, "detach") else value
+    try:
+        lowest, highest = float(plain.min()), float(plain.max())
+    except RuntimeError:  # inside a function transform, and on tensors without storage, there are no numbers to see
+        return
+    if not (lowest >= 0 and highest < math.inf):  # NaN is neither
+        wrong = lowest if not lowest >= 0 else highest
+        raise InvalidArgumentError(f"{name} must be finite and at least 0 everywhere, got {wrong}")
 
 
 def _returned(result: Array, given: Array, xp: Any) -> Array:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-from ._arrays import Array
+from .._core.arrays import Array
 from ._base import Penalty
 
 __all__ = ["L0"]

@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-from ._arrays import Array, square_root, tracing
+from .._core.arrays import Array, tracing
 from ._base import Penalty
+from ._evaluation import square_root
 from ._jump import jump
-from ._parameters import require_positive
+from ._parameters import store_constant
 
 __all__ = ["EmpiricalBayes"]
 
@@ -42,7 +43,7 @@ class EmpiricalBayes(Penalty):
     name: ClassVar[str] = "empirical-bayes"
 
     def __post_init__(self) -> None:
-        require_positive(precision=self.precision)
+        store_constant(self, "precision")
 
     @property
     def _root(self) -> float:
@@ -50,7 +51,13 @@ class EmpiricalBayes(Penalty):
 
     def _value(self, w: Array, xp: Any) -> Array:
         v = self._root * w
-        return v / (v + xp.hypot(v, xp.asarray(2.0, dtype=v.dtype, device=v.device))) + xp.asinh(v / 2)
+        # The share is one half to rounding long before the square root overflows.
+        near = v < 1e12
+        bounded = xp.where(near, v, 1.0)
+        share = bounded / (bounded + xp.hypot(bounded, xp.asarray(2.0, dtype=v.dtype, device=v.device)))
+        # There asinh(v / 2) is log v, in a form that does not overflow with v.
+        logarithm = xp.where(near, xp.asinh(bounded / 2), xp.log(xp.where(near, 1.0, w)) + math.log(self._root))
+        return xp.where(near, share, 0.5) + logarithm
 
     def _slope(self, w: Array, xp: Any) -> Array:
         v = self._root * w

@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-from ._arrays import Array, square_root, tracing
+from .._core.arrays import Array, tracing
 from ._base import Penalty
+from ._evaluation import square_root
 from ._jump import jump
-from ._parameters import require_positive
+from ._parameters import store_constant
 
 __all__ = ["LogSum"]
 
@@ -37,7 +38,7 @@ class LogSum(Penalty):
     name: ClassVar[str] = "log-sum"
 
     def __post_init__(self) -> None:
-        require_positive(epsilon=self.epsilon)
+        store_constant(self, "epsilon")
 
     def _value(self, w: Array, xp: Any) -> Array:
         return xp.log1p(w / self.epsilon)

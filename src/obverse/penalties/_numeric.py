@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._arrays import Array, np_namespace
+from .._core.arrays import Array, np_namespace
 
 if TYPE_CHECKING:
     from ._base import Penalty
@@ -22,6 +22,8 @@ __all__ = ["curvature_limit", "dual", "eta", "prox", "slope_at_zero", "zeroing_s
 
 # Weights are searched for between these magnitudes; their squares stay inside float64.
 _SMALLEST, _LARGEST = 1e-150, 1e150
+# The same where no square is formed.
+_TINIEST, _HUGEST = 1e-290, 1e305
 # Elements handled at once: the temporaries of a search then stay in cache.
 _CHUNK = 1 << 15
 # Candidates for the minimizer as fractions of z, dense at both ends: small steps leave it near z, large ones
@@ -90,11 +92,11 @@ def zeroing_step(penalty: Penalty, z: Array, xp: Any) -> Array:
     if penalty.slope_at_zero == 0:
         result = xp.where(flat > 0, math.inf, flat)
     else:
-        usual = (flat > _SMALLEST) & (flat < _LARGEST)
+        usual = (flat > _TINIEST) & (flat < _HUGEST)
         inside = xp.where(usual, flat, xp.ones_like(flat))
         result = _tabulated_zeroing_step(penalty, inside, xp)
         # Tiny weights see only the slope at zero, if anything.
-        result = xp.where(usual, result, xp.where(flat <= _SMALLEST, flat / penalty.slope_at_zero, flat))
+        result = xp.where(usual, result, xp.where(flat <= _TINIEST, flat / penalty.slope_at_zero, flat))
     return xp.astype(xp.reshape(result, z.shape), z.dtype)
 
 
@@ -140,9 +142,11 @@ def _eta_at_zero(penalty: Penalty) -> float:
 
 
 def _prox(penalty: Penalty, z: Array, step: Array, xp: Any) -> Array:
+    unit = xp.clip(z, 1.0, None)  # by which the objective is divided, so that squares stay in range
+
     def objective(x: Array) -> Array:
         # Relative to its value at zero, so that a small minimizer is not lost in the rounding of z^2 / 2.
-        return x * (x / 2 - z) + step * penalty._value(x, xp)
+        return x / unit * (x / 2 - z) + step / unit * penalty._value(x, xp)
 
     def derivative(x: Array) -> Array:
         return x - z + step * penalty._slope(x, xp)
@@ -164,7 +168,7 @@ def _prox(penalty: Penalty, z: Array, step: Array, xp: Any) -> Array:
         low, high = xp.where(rising, low, middle), xp.where(rising, middle, high)
     refined = (low + high) / 2
     # The derivative locates a minimizer better than the objective can: it wins ties up to rounding.
-    slack = 1e-14 * z * z
+    slack = 1e-14 * z * (z / unit)
     best = xp.where(objective(refined) <= lowest + slack, refined, best)
     best = xp.where(objective(best) < 0, best, zero)
     best = xp.where(step == 0, z, best)
@@ -177,7 +181,7 @@ def _searched_zeroing_step(penalty: Penalty, z: Array, xp: Any) -> tuple[Array, 
     def ratio(x: Array) -> Array:
         value = penalty._value(x, xp)
         positive = value > 0
-        return xp.where(positive, x * (z - x / 2) / xp.where(positive, value, xp.ones_like(value)), xp.zeros_like(x))
+        return xp.where(positive, x / xp.where(positive, value, xp.ones_like(value)) * (z - x / 2), xp.zeros_like(x))
 
     fractions = np.geomspace(1e-6, 1.0, 49)
     spread = float(fractions[1] / fractions[0])

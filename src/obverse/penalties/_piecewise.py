@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array
+from .._core.arrays import Array
 
 __all__ = ["Piecewise", "tabulate"]
 
@@ -358,6 +358,10 @@ def tabulate(
             found = _find_breaks(function, left[index], right[index], allowed)
             if found:
                 extra[int(index)] = found
+    if find_breaks:
+        fitted = worst <= 1
+        for place in _jumps_between(rows, fitted, allowed(left, rows[0])):
+            extra.setdefault(place, []).insert(0, float(left[place]))
     table, order = _with_breaks(function, rows, extra, center, half, allowed, worst)
     bad = np.flatnonzero(worst > 1)
     rough = (float(left[bad[0]]), float(right[bad[-1]])) if bad.size else None
@@ -378,6 +382,16 @@ def tabulate(
         float(worst.max()) * tolerance,
         rough,
     )
+
+
+def _jumps_between(rows: Floats, fitted: npt.NDArray[np.bool_], allowed: Floats) -> list[int]:
+    """Segments on whose left end the function jumps: the polynomials on either side fit and do not meet."""
+    signs = np.where(np.arange(rows.shape[0]) % 2, -1.0, 1.0)
+    at_left, at_right = signs @ rows, rows.sum(0)
+    jump = np.abs(at_left[1:] - at_right[:-1])
+    wide = jump > 1e-6 * np.maximum(np.abs(at_left[1:]), np.abs(at_right[:-1])) + 1e3 * allowed[1:]
+    wide &= fitted[1:] & fitted[:-1]
+    return [int(index) + 1 for index in np.flatnonzero(wide)] if wide.sum() <= 32 else []
 
 
 def _power(function: Function, end: float, factor: float) -> float:

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
+from .._core.arrays import Array
 from ..errors import InvalidArgumentError
-from ._arrays import Array
 from ._base import Penalty
-from ._parameters import require_positive
+from ._parameters import store_constant
 
 __all__ = ["MCP", "SCAD", "CappedL1", "TargetedDropout"]
 
@@ -36,7 +36,7 @@ class MCP(Penalty):
     name: ClassVar[str] = "mcp"
 
     def __post_init__(self) -> None:
-        require_positive(kappa=self.kappa)
+        store_constant(self, "kappa")
 
     def _value(self, w: Array, xp: Any) -> Array:
         bounded = xp.where(w >= self.kappa, self.kappa, w)
@@ -97,9 +97,9 @@ class SCAD(Penalty):
     name: ClassVar[str] = "scad"
 
     def __post_init__(self) -> None:
-        require_positive(a=self.a, threshold=self.threshold)
-        if self.a <= 1:
-            raise InvalidArgumentError(f"a must be above 1, got {self.a!r}")
+        store_constant(self, "a", "threshold")
+        if not 1 < self.a <= 1e50:
+            raise InvalidArgumentError(f"a must be above 1 and at most 1e50, got {self.a!r}")
 
     @property
     def _end(self) -> float:
@@ -176,7 +176,7 @@ class CappedL1(Penalty):
     name: ClassVar[str] = "capped-l1"
 
     def __post_init__(self) -> None:
-        require_positive(threshold=self.threshold)
+        store_constant(self, "threshold")
 
     def _value(self, w: Array, xp: Any) -> Array:
         return xp.where(w >= self.threshold, self.threshold, w)
@@ -232,7 +232,7 @@ class TargetedDropout(Penalty):
     name: ClassVar[str] = "targeted-dropout"
 
     def __post_init__(self) -> None:
-        require_positive(threshold=self.threshold)
+        store_constant(self, "threshold")
 
     def _value(self, w: Array, xp: Any) -> Array:
         bounded = xp.where(w >= self.threshold, self.threshold, w)

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
+from .._core.arrays import Array
 from ..errors import InvalidArgumentError
-from ._arrays import Array
 from ._base import Penalty
-from ._parameters import require_positive
+from ._parameters import store_constant
 
 __all__ = ["Lasso", "Lp", "Ridge"]
 
@@ -108,7 +108,7 @@ class Lp(Penalty):
     Parameters
     ----------
     p : float, default 0.5
-        Power, above 0 and at most 2. 1 is `Lasso` and 2 is `Ridge`.
+        Power, from 0.001 to 2. 1 is `Lasso` and 2 is `Ridge`.
 
     References
     ----------
@@ -121,7 +121,9 @@ class Lp(Penalty):
     name: ClassVar[str] = "lp"
 
     def __post_init__(self) -> None:
-        require_positive(p=self.p)
+        store_constant(self, "p")
+        if self.p < 1e-3:
+            raise InvalidArgumentError(f"p must be at least 0.001 (for 0, take L0), got {self.p!r}")
         if self.p > 2:
             raise InvalidArgumentError(
                 f"p must be at most 2, beyond which the penalty is not subquadratic; got {self.p!r}"

@@ -25,7 +25,7 @@ _CATALOGUE: dict[str, type[Penalty]] = {
         *(VariationalDropout, EmpiricalBayes, HardConcrete, ConcreteDropout),
     )
 }
-_POWER = re.compile(r"l(\d+(?:\.\d*)?|\.\d+)")
+_POWER = re.compile(r"l(?:(?P<number>\d+(?:\.\d*)?|\.\d+)|(?P<top>\d+)/(?P<bottom>\d+))", re.ASCII)
 
 
 def catalogue() -> dict[str, type[Penalty]]:
@@ -45,7 +45,7 @@ def penalty(spec: str | Penalty, **parameters: float) -> Penalty:
     Parameters
     ----------
     spec : str or Penalty
-        A name such as ``"log-sum"``; a power such as ``"l0.5"`` (``"l0"`` counts nonzeros); a name with
+        A name such as ``"log-sum"``; a power such as ``"l0.5"`` or ``"l2/3"`` (``"l0"`` counts nonzeros); a name with
         parameters such as ``"log-sum:epsilon=0.1"`` or ``"scad:a=3,threshold=0.5"``; or a penalty object,
         which is returned as it is.
     **parameters : float
@@ -68,15 +68,28 @@ def penalty(spec: str | Penalty, **parameters: float) -> Penalty:
         raise InvalidArgumentError(f"a penalty is given by a name or a Penalty object, got {spec!r}")
     name, _, text = spec.partition(":")
     name = name.strip()
-    arguments: dict[str, Any] = {**_parse(text, spec), **parameters}
-    power = _POWER.fullmatch(name)
-    if power and float(power[1]) > 0:
-        name, arguments = "lp", {"p": float(power[1]), **arguments}
-    elif power:
+    written = _parse(text, spec)
+    power = _power(name)
+    if power:
+        if "p" in written:
+            raise InvalidArgumentError(f"{spec!r} gives the power twice")
+        name, written = "lp", {"p": power, **written}
+    elif power == 0:
         name = "l0"
+    arguments: dict[str, Any] = {**written, **parameters}
     if name not in _CATALOGUE:
         raise UnknownNameError("penalty", name, _CATALOGUE)
     return _construct(_CATALOGUE[name], arguments)
+
+
+def _power(name: str) -> float | None:
+    """The power that a name such as "l0.5" or "l2/3" states; None of any other name."""
+    match = _POWER.fullmatch(name)
+    if match is None:
+        return None
+    if match["number"]:
+        return float(match["number"])
+    return int(match["top"]) / int(match["bottom"]) if int(match["bottom"]) else None
 
 
 def _construct(cls: type[Penalty], arguments: dict[str, Any]) -> Penalty:
@@ -94,11 +107,14 @@ def _parse(text: str, spec: str) -> dict[str, float]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         key, equals, value = part.partition("=")
         try:
-            if not equals:
+            if not equals or not key.strip():
                 raise ValueError
-            arguments[key.strip()] = float(value)
+            number = float(value)
         except ValueError:
             raise InvalidArgumentError(
                 f"write parameters as 'name:key=number,...'; cannot read {part!r} in {spec!r}"
             ) from None
+        if key.strip() in arguments:
+            raise InvalidArgumentError(f"{key.strip()} is given twice in {spec!r}")
+        arguments[key.strip()] = number
     return arguments

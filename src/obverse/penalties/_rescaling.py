@@ -6,9 +6,10 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-from ._arrays import Array
+from .._core.arrays import Array
+from ..errors import WrongTypeError
 from ._base import Penalty
-from ._parameters import require_positive
+from ._parameters import store_constant
 
 __all__ = ["Rescaled", "Rescaling"]
 
@@ -83,7 +84,9 @@ class Rescaled(Rescaling):
     name: ClassVar[str] = "rescaled"
 
     def __post_init__(self) -> None:
-        require_positive(width=self.width, height=self.height)
+        if not isinstance(self.penalty, Penalty):
+            raise WrongTypeError(f"penalty must be a Penalty, got {type(self.penalty).__name__}")
+        store_constant(self, "width", "height")
 
     @property
     def _unit(self) -> Penalty:

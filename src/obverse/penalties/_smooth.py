@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-from ._arrays import Array, tracing
+from .._core.arrays import Array, tracing
 from ._base import Penalty
-from ._parameters import require_finite, require_positive
+from ._parameters import store_constant, store_exponent
 
 __all__ = ["Log2Sum", "Standout"]
 
@@ -42,7 +42,7 @@ class Log2Sum(Penalty):
     name: ClassVar[str] = "log2-sum"
 
     def __post_init__(self) -> None:
-        require_positive(epsilon=self.epsilon)
+        store_constant(self, "epsilon")
 
     def _value(self, w: Array, xp: Any) -> Array:
         # Past 1e9 widths the 1 is rounded away, and the square might overflow.
@@ -74,14 +74,14 @@ class Log2Sum(Penalty):
             ratio = twice / square
             return x * (1 + ratio), 1 + ratio * (2 / square - 1)
 
-        scaled = z / width
+        far, scaled = _far(z / width, xp)
         below, above = _both_sides(curve, scaled, twice, math.sqrt(3), xp)
         # The difference of their objectives, per distance between them; a bounded one keeps squares in range.
         gap = above - below
         bounded = xp.clip(gap, None, 1e15)
         logarithm = xp.log1p(bounded * ((bounded + 2 * below) / (below * below + 1)))
         better = (above + below) / 2 - scaled + (twice / 2) * (logarithm / gap) < 0
-        return width * xp.where(better, above, below)
+        return xp.where(far, z, width * xp.where(better, above, below))
 
     @property
     def slope_at_zero(self) -> float:
@@ -109,7 +109,7 @@ class Standout(Penalty):
     gain : float, default 1
         How fast the keep probability rises with the weight. Positive.
     bias : float, default 0
-        Log odds of keeping a weight at zero. Finite.
+        Log odds of keeping a weight at zero. From -80 to 80.
 
     References
     ----------
@@ -122,8 +122,8 @@ class Standout(Penalty):
     name: ClassVar[str] = "standout"
 
     def __post_init__(self) -> None:
-        require_positive(gain=self.gain)
-        require_finite(bias=self.bias)
+        store_constant(self, "gain")
+        store_exponent(self, "bias", 80.0)
 
     @property
     def _scale(self) -> float:
@@ -133,7 +133,8 @@ class Standout(Penalty):
         return self._scale * _second_gamma(self.gain * w, xp)
 
     def _slope(self, w: Array, xp: Any) -> Array:
-        return math.exp(-self.bias) * w * xp.exp(-self.gain * w)
+        finite = xp.where(w < math.inf, w, 0.0)
+        return math.exp(-self.bias) * (finite * xp.exp(-self.gain * w))
 
     def _eta(self, w: Array, xp: Any) -> Array:
         return xp.exp(self.gain * w + self.bias)
@@ -154,11 +155,11 @@ class Standout(Penalty):
             damping = strength * xp.exp(-y)
             return y * (1 + damping), 1 + damping * (1 - y)
 
-        scaled = self.gain * z
+        far, scaled = _far(self.gain * z, xp)
         below, above = _both_sides(curve, scaled, strength, 2.0, xp)
         gain = (above - below) * ((above + below) / 2 - scaled)
         cost = strength * (_second_gamma(above, xp) - _second_gamma(below, xp))
-        return xp.where(gain + cost < 0, above, below) / self.gain
+        return xp.where(far, z, xp.where(gain + cost < 0, above, below) / self.gain)
 
     @property
     def slope_at_zero(self) -> float:
@@ -168,6 +169,12 @@ class Standout(Penalty):
     def curvature_limit(self) -> float:
         # The curvature exp(-b) (1 - g w) exp(-g w) is least at g w = 2.
         return math.exp(2 + self.bias)
+
+
+def _far(scaled: Array, xp: Any) -> tuple[Array, Array]:
+    """Where points are so far out that no step moves them, and the points with these brought into range."""
+    far = scaled > math.sqrt(float(xp.finfo(scaled.dtype).max))
+    return far, xp.where(far, 1.0, scaled)
 
 
 def _second_gamma(y: Array, xp: Any) -> Array:

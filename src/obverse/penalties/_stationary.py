@@ -9,35 +9,44 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array
+from .._core.arrays import Array
 from ._piecewise import Piecewise, tabulate
 
-__all__ = ["ScalarProx", "largest_root", "lower_hull", "smallest_root"]
+__all__ = ["ScalarProx", "bends", "best_point", "largest_root", "lower_hull", "smallest_root"]
 
 Floats = npt.NDArray[np.float64]
 
 _ITERATIONS = 60
 _TRACED_ITERATIONS = 14
+_MATRIX = 1 << 20  # objectives that are compared at a time
 
 
-def largest_root(slope: Piecewise, z: Array, step: Array, xp: Any) -> Array:
+def largest_root(slope: Piecewise, z: Array, step: Array, limit: float, xp: Any) -> Array:
     """Largest x with x + step * slope(x) = z, for arrays of one shape; 0 where there is none.
+
+    Up to the curvature ``limit`` there is but one root, which halving finds where Newton's method does not. In NumPy
+    the result is NaN where the search did not end, which happens past the limit, near a fold.
 
     The map x <- z / (1 + step * slope(x) / x) falls from z to the largest root, because slope(x)/x is nonincreasing.
     Newton's step is taken where it stays between that map and a point known to lie below a root.
     """
-    return _roots(slope, z, step, z, xp.zeros_like(z), True, xp)
+    return _roots(slope, z, step, z, xp.zeros_like(z), True, limit, xp)
 
 
-def smallest_root(slope: Piecewise, z: Array, step: Array, above: Array, at_zero: float, xp: Any) -> Array:
-    """Smallest such x, at most ``above``; 0 where zero is stationary. The same map rises to it from below."""
+def smallest_root(slope: Piecewise, z: Array, step: Array, at_zero: float, xp: Any) -> Array:
+    """Smallest such x; 0 where zero is stationary. The same map rises to it from below.
+
+    Halving between two points of which one lies on either side always ends at a root.
+    """
     if at_zero == math.inf:
         return xp.zeros_like(z)
-    candidate = _roots(slope, z, step, xp.minimum(1e-9 * z, above), above, False, xp)
+    candidate = _roots(slope, z, step, 1e-9 * z, z, False, math.inf, xp)
     return xp.where(step * at_zero >= z, xp.zeros_like(z), candidate)
 
 
-def _roots(slope: Piecewise, z: Array, step: Array, start: Array, other: Array, falling: bool, xp: Any) -> Array:
+def _roots(
+    slope: Piecewise, z: Array, step: Array, start: Array, other: Array, falling: bool, limit: float, xp: Any
+) -> Array:
     """Safeguarded Newton from one side; ``safe`` never passes the wanted root, ``other`` is beyond it."""
     safe, other = start, other
     x = start
@@ -60,7 +69,7 @@ def _roots(slope: Piecewise, z: Array, step: Array, start: Array, other: Array, 
         newton = x - excess / xp.where(denominator > 1e-9, denominator, xp.ones_like(denominator))
         newton = xp.minimum(newton, safe) if falling else xp.maximum(newton, safe)
         usable = (newton >= other) if falling else (newton <= other)
-        fallback = xp.where(known > 0, (safe + other) / 2, safe) if falling else (safe + other) / 2
+        fallback = xp.where((known > 0) | (step <= limit), (safe + other) / 2, safe)
         following = xp.where(usable & (denominator > 1e-9) & positive, newton, fallback)
         settled = ~positive | (xp.abs(excess) <= 4e-16 * z)
         following = xp.where(settled, x, following)
@@ -72,11 +81,97 @@ def _roots(slope: Piecewise, z: Array, step: Array, start: Array, other: Array, 
         done = np.abs(following - x) <= np.where(quick, 1e-10, 2e-15) * z
         result[pending] = following
         if done.all():
-            break
+            return result
         keep = ~done
         pending = pending[keep]
         x, z, step, safe, other, known = (a[keep] for a in (following, z, step, safe, other, known))
+    if eager:
+        result[pending] = math.nan
     return result if eager else x
+
+
+def bends(slope: Piecewise) -> Floats:
+    """Points between which the slope of a penalty bends evenly, with both sides of every break; for `best_point`.
+
+    Only a falling slope makes a second minimum, and only where the curvature varies do two lie close together: from 16
+    points to the octave those are kept at which the negative curvature has changed by a fiftieth, and four to the
+    octave besides.
+    """
+    grid = _edges(slope, 16)
+    tilts = slope(grid, np)
+    curvature = np.diff(tilts) / np.diff(grid)
+    # Far below the natural scale the differences are rounding noise.
+    falls = np.where(-curvature * grid[1:] > 1e-5 * tilts[:-1], -curvature, 0.0).tolist()
+    apart = (np.diff(grid) > 1e-12 * grid[1:]).tolist()
+    kept, last = [0], falls[0]
+    for k in range(1, len(falls)):
+        at_break = not apart[k] or not apart[k - 1]
+        sparse = falls[k] > 0 and grid[k] > 1.2 * grid[kept[-1]]
+        if at_break or sparse or abs(falls[k] - last) > 0.02 * max(falls[k], last):
+            kept.append(k)
+            last = falls[k]
+    return grid[[*kept, grid.size - 1]]
+
+
+def best_point(slope: Piecewise, value: Piecewise, points: Floats, z: Floats, step: Floats, largest: Floats) -> Floats:
+    """Global minimizer of ``x^2/2 - z x + step * value(x)`` over x >= 0, however many minima there are.
+
+    Between which ``points`` (see `bends`) the derivative rises through zero is read off for all at once. Where it does
+    so once, that is at the ``largest`` stationary point, if the search for it ended there. Elsewhere Newton's method
+    finds every minimum, and their objectives are compared.
+    """
+    # A minimizer that is smaller than z by another 45 octaves is zero to rounding.
+    first, last = np.searchsorted(points, [np.ldexp(z.min(), -45), z.max()])
+    grid = points[max(first - 1, 0) : last + 1]
+    if last == points.size:  # beyond the table
+        grid = np.append(grid, z.max())
+    if grid.size == 0:
+        return np.zeros_like(z)
+    best = largest.copy()
+    is_sure = np.abs(largest + step * slope(largest, np) - z) <= 1e-11 * z
+    tilts = slope(grid, np)
+    rows = max(_MATRIX // grid.size, 1)
+    for start in range(0, z.size, rows):
+        part = slice(start, start + rows)
+        negative = step[part, None] * tilts < z[part, None] - grid
+        row, column = np.nonzero(negative[:, :-1] & ~negative[:, 1:])
+        within = (largest[part][row] >= grid[column]) & (largest[part][row] <= grid[column + 1])
+        crossings = np.bincount(row, minlength=negative.shape[0])
+        unknown = ~is_sure[part] | (crossings != 1) | (np.bincount(row, within, negative.shape[0]) == 0)
+        chosen = unknown[row]
+        row, column = row[chosen] + start, column[chosen]
+        low, high = np.maximum(grid[column], np.ldexp(z[row], -45)), np.minimum(grid[column + 1], z[row])
+        x = _between(slope, z[row], step[row], low, high)
+        objective = (x / 2 - z[row]) * x + step[row] * value(x, np)
+        lowest = np.zeros_like(z)
+        np.minimum.at(lowest, row, objective)
+        winner = objective <= lowest[row]
+        best[part][unknown] = 0.0
+        best[row[winner]] = x[winner]
+    return best
+
+
+def _between(slope: Piecewise, z: Floats, step: Floats, low: Floats, high: Floats) -> Floats:
+    """A point between two others at which ``x + step * slope(x) - z`` rises through zero, by Newton's method."""
+    result = x = (low + high) / 2
+    pending = np.arange(z.size)
+    for _ in range(_ITERATIONS):
+        s, bend = slope.with_derivative(x, np)
+        excess = x + step * s - z
+        low, high = np.where(excess < 0, x, low), np.where(excess < 0, high, x)
+        denominator = 1 + step * bend
+        newton = x - excess / np.where(denominator > 1e-9, denominator, 1.0)
+        inside = (newton > low) & (newton < high) & (denominator > 1e-9)
+        following = np.where(inside, newton, (low + high) / 2)
+        # Newton's error is squared by one more step, which is therefore the last; not so near a fold.
+        done = np.abs(following - x) <= np.where(inside & (denominator > 0.05), 1e-9, 4e-16) * x
+        result[pending] = following
+        keep = np.flatnonzero(~done)
+        if keep.size == 0:
+            break
+        pending = pending[keep]
+        x, z, step, low, high = (a[keep] for a in (following, z, step, low, high))
+    return result
 
 
 class ScalarProx:
@@ -231,10 +326,10 @@ class ScalarProx:
         )
 
 
-def _edges(table: Piecewise) -> Floats:
-    """Points along a table: 8 per octave, with both sides of every break."""
+def _edges(table: Piecewise, per_octave: int = 8) -> Floats:
+    """Points along a table, with both sides of every break."""
     low, high = math.frexp(table.low)[1] - 1, math.frexp(table.high)[1] - 1
-    points = (np.exp2(np.arange(low, high))[:, None] * (1 + np.arange(8) / 8)).reshape(-1)
+    points = (np.exp2(np.arange(low, high))[:, None] * (1 + np.arange(per_octave) / per_octave)).reshape(-1)
     sides = [x for point in table.breaks for x in (np.nextafter(point, 0), point)]
     return np.unique(np.concatenate([points, sides]))
 

@@ -11,12 +11,13 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
+from .._core.arrays import Array
+from .._core.checks import positive
 from ..errors import InvalidArgumentError
-from ._arrays import Array
 from ._base import Penalty
-from ._parameters import require_positive
+from ._elementwise import check_elementwise
 from ._piecewise import Piecewise, tabulate
-from ._stationary import ScalarProx, largest_root, lower_hull, smallest_root
+from ._stationary import ScalarProx, bends, best_point, largest_root, lower_hull, smallest_root
 
 __all__ = ["TabulatedPenalty", "remembered"]
 
@@ -24,6 +25,7 @@ Floats = npt.NDArray[np.float64]
 
 _OCTAVES = 100
 _WORTH_A_TABLE = 4096  # elements from which making the table of a step costs less than solving for each
+_PER_OCTAVE = 32  # points at which the curvature is looked at
 _BLOCK = 32768  # elements solved for at a time, in the fast cache
 
 
@@ -60,7 +62,7 @@ class TabulatedPenalty(Penalty):
     Raises
     ------
     InvalidArgumentError
-        If the slope is negative or not finite somewhere on the grid.
+        If the slope is negative or not finite somewhere on the grid, looks at other weights, or is random.
 
     Notes
     -----
@@ -83,13 +85,18 @@ class TabulatedPenalty(Penalty):
         powers: tuple[float, float] | None = None,
         find_breaks: bool = True,
     ) -> None:
-        require_positive(scale=scale)
+        scale = positive("scale", scale)
         self.label = label
         middle = round(math.log2(scale))
         octaves = octaves or (middle - _OCTAVES, middle + _OCTAVES)
 
         def checked(w: Floats) -> Floats:
-            values = np.asarray(slope(w), dtype=np.float64)
+            with np.errstate(all="ignore"):
+                values = np.asarray(slope(w), dtype=np.float64)
+            if values.shape != w.shape:
+                raise InvalidArgumentError(
+                    f"the slope must return one number each, got shape {values.shape} for {w.shape}"
+                )
             wrong = ~(np.isfinite(values) & (values >= 0))
             if wrong.any():
                 raise InvalidArgumentError(
@@ -97,6 +104,9 @@ class TabulatedPenalty(Penalty):
                 )
             return values
 
+        check_elementwise(
+            checked, np.exp2(np.linspace(octaves[0], octaves[1], 401)), what="the slope", tolerance=1e-6, noise=noise
+        )
         self._slope_table = tabulate(
             checked, octaves, breaks=breaks, floor=noise, powers=powers, find_breaks=find_breaks
         )
@@ -106,7 +116,19 @@ class TabulatedPenalty(Penalty):
             slope_at_zero = math.inf if low < -1e-6 else 0.0 if low > 1e-6 else float(self._slope_table.rows[0, 0])
         self._at_zero = slope_at_zero
         self._known_limit = curvature_limit
+        # An array, not the function: penalties are pickled.
+        self._noise_on_grid = 0.0 if noise is None else noise(_grid(self._slope_table, _PER_OCTAVE))
         self._scalar_prox: ScalarProx | None = None
+
+    @property
+    def error(self) -> float:
+        """Largest relative error of the slope that was seen while it was tabulated."""
+        return self._slope_table.error
+
+    @property
+    def rough(self) -> tuple[float, float] | None:
+        """Magnitudes between which the error exceeds 1e-11; None where it does so nowhere."""
+        return self._slope_table.rough
 
     def _prepare(self, *names: str) -> int:
         """Compute cached tables now; under torch.compile this runs as ordinary Python while tracing."""
@@ -153,13 +175,13 @@ class TabulatedPenalty(Penalty):
     def curvature_limit(self) -> float:
         if self._known_limit is not None:
             return self._known_limit
-        return _curvature_limit(self._slope_table, self._at_zero)
+        return _curvature_limit(self._slope_table, self._at_zero, self._noise_on_grid)
 
     # ------------------------------------------------------------------ dual
     def _dual(self, eta: Array, xp: Any) -> Array:
         self._prepare("_dual_table", "_dual_slope_table")
         table, out_of_reach = self._dual_table
-        result = attached(table(eta, xp), (eta, lambda: table_of_slope(eta)))
+        result = attached(xp.clip(table(eta, xp), 0.0, None), (eta, lambda: table_of_slope(eta)))
 
         def table_of_slope(eta: Array) -> Array:
             return self._dual_slope_table(eta, xp)
@@ -199,6 +221,9 @@ class TabulatedPenalty(Penalty):
             sides = table(np.array([np.nextafter(point, 0), point]), np)
             breaks += [point / side for side in sides if side > 0]
         low, high = (_exponent(x) for x in (table.low, table.high))
+        if table.rows[0, -1] == 0:
+            # From the largest finite eta on the dual slope is a power -2: there the integral is all but complete.
+            high = max(high, _exponent(float(eta[-1])) + 50)
         return tabulate(
             dual_slope,
             (low, high),
@@ -232,9 +257,14 @@ class TabulatedPenalty(Penalty):
         elif z.device.type != "cpu":
             x = self._table_of(float(step))(z.detach(), xp)
         else:
-            host = _detached(step)
-            host = host.numpy() if isinstance(host, torch.Tensor) else host
-            x = torch.from_numpy(np.asarray(self._prox_numpy(z.detach().numpy(), host)))
+            try:
+                points, steps = z.detach().numpy(), _detached(step)
+                steps = steps.numpy() if isinstance(steps, torch.Tensor) else steps
+            except RuntimeError:  # inside a function transform there is no memory to share
+                x = self._prox_array(z.detach(), _detached(step), xp)
+            else:
+                with np.errstate(all="ignore"):
+                    x = torch.from_numpy(np.asarray(self._prox_numpy(points, steps)))
         # The implicit function theorem: dx/dz = 1 / (1 + step Omega''(x)), dx/dstep = -Omega'(x) dx/dz; 0 at zero.
 
         def by_point() -> Array:
@@ -281,32 +311,49 @@ class TabulatedPenalty(Penalty):
         return xp.where(xp.isfinite(z), x, z)
 
     def _stationary(self, z: Array, step: Array, xp: Any) -> Array:
-        """The better one of the largest and the smallest stationary point."""
+        """The best stationary point, which up to the curvature limit is the only one."""
         table = self._slope_table
-        above = largest_root(table, z, step, xp)
-        if self.curvature_limit == math.inf:
-            return above
-        if isinstance(z, np.ndarray):
-            # A smaller stationary point besides needs an objective that starts out convex.
-            start = np.minimum(1e-9 * z, above)
-            folded = np.flatnonzero(
-                (step > self.curvature_limit)
-                & (1 + step * table.derivative(start, np) > 0)
-                & (step * self._at_zero < z)
-            )
-            if folded.size == 0:
-                return above
-            above[folded] = self._better(above[folded], z[folded], step[folded], xp)
-            return above
-        return self._better(above, z, step, xp)
+        x = largest_root(table, z, step, self.curvature_limit, xp)
+        if not isinstance(z, np.ndarray):
+            return x if self.curvature_limit == math.inf else self._better(x, z, step, xp)
+        # Another minimum besides the largest needs an objective that starts out convex, or a slope that falls in steps.
+        table_starts_convex = 1 + step * table.derivative(np.minimum(1e-9 * z, x), np) > 0
+        folded = np.isnan(x) | (
+            (step > self.curvature_limit) & (self._has_many_minima | (table_starts_convex & (step * self._at_zero < z)))
+        )
+        chosen = np.flatnonzero(folded)
+        if chosen.size:
+            x[chosen] = best_point(table, self._value_table, self._bends, z[chosen], step[chosen], x[chosen])
+        return x
 
-    def _better(self, above: Array, z: Array, step: Array, xp: Any) -> Array:
-        below = smallest_root(self._slope_table, z, step, above, self._at_zero, xp)
+    def _better(self, largest: Array, z: Array, step: Array, xp: Any) -> Array:
+        """The better one of the largest and the smallest stationary point: all that a compiled graph can follow."""
+        smallest = smallest_root(self._slope_table, z, step, self._at_zero, xp)
 
         def objective(x: Array) -> Array:
             return (x / 2 - z) * x + step * self._value_table(x, xp)
 
-        return xp.where(objective(below) < objective(above), below, above)
+        return xp.where(objective(smallest) < objective(largest), smallest, largest)
+
+    @cached_property
+    def _bends(self) -> Floats:
+        return bends(self._slope_table)
+
+    @cached_property
+    def _has_many_minima(self) -> bool:
+        """Whether the objective of the proximal operator may have more than two minima.
+
+        There are at most two for every step where the curvature falls to its least value and rises again.
+        """
+        table = self._slope_table
+        w = _grid(table)
+        slope = table(w, np)
+        bend = np.diff(slope) / np.diff(w)
+        sure = np.abs(bend) * w[1:] > 1e-4 * slope[:-1]
+        bend = np.where(sure & (bend < 0), bend, 0.0)
+        before, after = np.minimum.accumulate(bend), np.minimum.accumulate(bend[::-1])[::-1]
+        level = np.maximum(before, after)
+        return bool(((bend > 0.9 * level) & (level < 1e-9 * bend.min())).any())
 
     def _table_of(self, step: float) -> ScalarProx:
         cached = self._scalar_prox
@@ -416,19 +463,20 @@ def _grid(table: Piecewise, per_octave: int = 16) -> Floats:
     return np.unique(np.concatenate([points, sides]))
 
 
-def _curvature_limit(table: Piecewise, at_zero: float) -> float:
+def _curvature_limit(table: Piecewise, at_zero: float, noise: Floats | float) -> float:
     """1 / sup(-Omega''), from the derivative of the slope's table; accurate to about 1e-5."""
     for point in table.breaks:
-        before, after = table(np.array([np.nextafter(point, 0), point]), np)
-        if before - after > 1e-9 * before:
+        far, before, after = table(np.array([point / 2, np.nextafter(point, 0), point]), np)
+        if before - after > 1e-9 * max(before, far):
             return 0.0
     if at_zero == math.inf:
         return 0.0
-    w = _grid(table, 32)
+    w = _grid(table, _PER_OCTAVE)
     slope, bend = table(w, np), -table.derivative(w, np)
     # Far below the natural scale the derivative of the table is rounding noise.
     with np.errstate(invalid="ignore", divide="ignore"):
-        sure = bend * w > 1e-3 * slope
+        # Noise of the slope is amplified ten thousandfold in the derivative of a polynomial of degree 7.
+        sure = bend * w > 1e-3 * slope + 1e4 * noise
     if not sure.any():
         return math.inf
     w, bend = w[sure], bend[sure]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InvalidArgumentError
-from ._parameters import require_positive
+from ._parameters import store_constant
 from ._rescaling import Rescaling
 from ._tabulated import TabulatedPenalty, remembered
 
@@ -53,7 +53,7 @@ class VariationalDropout(Rescaling):
     name: ClassVar[str] = "variational-dropout"
 
     def __post_init__(self) -> None:
-        require_positive(scale=self.scale)
+        store_constant(self, "scale")
         if self.kl not in ("exact", "fit"):
             raise InvalidArgumentError(f"kl must be 'exact' or 'fit', got {self.kl!r}")
 
