@@ -158,8 +158,13 @@ def test_bad_steps_in_an_array_are_refused(every: Penalty, bad: list[float], lib
     z = np.array([0.5, 2.0]) if library is not torch.tensor else torch.tensor([0.5, 2.0])
     with pytest.raises(InvalidArgumentError, match="step must be finite and at least 0 everywhere"):
         every.prox(z, library(bad))
-    with pytest.raises(InvalidArgumentError, match="strength must be finite and at least 0 everywhere"):
-        every.keep_probability(z, library(bad))
+    if bad != [np.inf, 1.0]:
+        with pytest.raises(InvalidArgumentError, match="strength must be at least 0 everywhere"):
+            every.keep_probability(z, library(bad))
+    else:  # the limit of an ever stronger dropout
+        keep = np.asarray(every.keep_probability(z, library(bad)))
+        assert keep[0] == (1 if every.eta(0.5) == np.inf else 0)
+        assert keep[1] == every.keep_probability(z, 1.0)[1]
 
 
 @pytest.mark.parametrize("library", [np, torch])

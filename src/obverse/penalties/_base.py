@@ -170,7 +170,8 @@ class Penalty(ABC):
         w : array of any shape
             Weights.
         strength : float or array that broadcasts against ``w``
-            :math:`\lambda`, at least 0.
+            :math:`\lambda`, at least 0; in an array it may be infinite, which drops every weight that the penalty
+            does not leave free.
         """
         x, xp = floating(w)
         given = _beside("strength", strength, x, xp)
@@ -245,7 +246,7 @@ def _beside(name: str, value: Array, points: Array, xp: Any) -> Array:
 
 
 def _check_beside(name: str, value: Array, points: Array, xp: Any) -> None:
-    """Raise unless an array fits the points, and is finite and at least 0."""
+    """Raise unless an array fits the points, and is finite (a step) and at least 0."""
     try:
         np.broadcast_shapes(tuple(points.shape), tuple(value.shape))
     except ValueError:
@@ -261,9 +262,12 @@ def _check_beside(name: str, value: Array, points: Array, xp: Any) -> None:
         lowest, highest = float(plain.min()), float(plain.max())
     except RuntimeError:  # inside a function transform, and on tensors without storage, there are no numbers to see
         return
-    if not (lowest >= 0 and highest < math.inf):  # NaN is neither
+    # NaN is neither. A weight of infinite strength is dropped for certain; no step is infinite.
+    is_bounded = highest < math.inf or (name == "strength" and highest == math.inf)
+    if not (lowest >= 0 and is_bounded):
         wrong = lowest if not lowest >= 0 else highest
-        raise InvalidArgumentError(f"{name} must be finite and at least 0 everywhere, got {wrong}")
+        allowed = "at least 0" if name == "strength" else "finite and at least 0"
+        raise InvalidArgumentError(f"{name} must be {allowed} everywhere, got {wrong}")
 
 
 def _returned(result: Array, given: Array, xp: Any) -> Array:
