@@ -230,6 +230,12 @@ def test_a_folder_of_another_study_or_a_damaged_one_is_refused(tmp_path: Path) -
     path.write_bytes((tmp_path / "fold-1.npz").read_bytes())
     with pytest.raises(StateError, match="other rows"):
         run()
+    estimate_group_noise(
+        KNeighborsRegressor(5), y, side, data=x, measure="residual-variance", folder=tmp_path / "other"
+    )
+    path.write_bytes((tmp_path / "other" / "fold-2.npz").read_bytes())
+    with pytest.raises(StateError, match="another study"):
+        run()
     path.unlink()
     assert run() == first
     (tmp_path / "study.json").write_text("[]")
