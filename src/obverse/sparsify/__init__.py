@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ._budget import Budget
 from ._groups import Grouping
+from ._notes import SparsityWarning
 from ._rules import Rule
 from ._sparsifier import Sparsifier
 from ._zeros import keep_zeros, release_zeros
@@ -31,6 +32,7 @@ __all__ = [
     "RandomPruning",
     "Rule",
     "Sparsifier",
+    "SparsityWarning",
     "TargetedNoise",
     "VariationalNoise",
     "keep_zeros",

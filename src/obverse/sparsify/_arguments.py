@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
+from .._core.checks import is_number
 from ..errors import InvalidArgumentError
 from ..penalties import Penalty
 from ..penalties import penalty as penalty_named
-from ._budget import is_number
 from ._rules import Rule
 from .faces import Face
 

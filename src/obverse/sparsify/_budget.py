@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from numbers import Real
 from typing import Any
 
+from .._core.checks import is_number
 from ..errors import InvalidArgumentError
 
-__all__ = ["COSTS", "Budget", "is_number"]
+__all__ = ["COSTS", "Budget"]
 
 COSTS = ("parameters", "macs", "bytes", "latency")
 """Costs of a whole model that a budget may state."""
@@ -146,8 +146,3 @@ class Budget:
     def to_dict(self) -> dict[str, Any]:
         """Plain fields, as a checkpoint or a recipe stores them."""
         return asdict(self)
-
-
-def is_number(value: object) -> bool:
-    """Whether ``value`` is a real number of any kind, and not a truth value."""
-    return isinstance(value, Real) and not isinstance(value, bool)

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from .._core.arrays import wide
+from .._core.distributed import average, is_parallel
 from ..errors import InvalidArgumentError, StateError, UnknownNameError
 from ._member import Member
-from ._precision import wide
-from ._processes import average, is_parallel
 from ._shards import gathered, is_sharded, local
 
 __all__ = ["CURVATURES", "Curvature"]

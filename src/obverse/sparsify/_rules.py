@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from .._core.checks import is_number
 from ..errors import InvalidArgumentError, UnknownNameError
 from ..penalties import Penalty
-from ._budget import Budget, is_number
+from ._budget import Budget
 
 __all__ = ["Match", "Rule", "Selected", "as_budget", "output_parameter", "select"]
 

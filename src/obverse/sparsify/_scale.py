@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from .._core.checks import is_number
 from ..errors import InvalidArgumentError
 from ..penalties import LogSum, Penalty, Rescaled
-from ._budget import is_number
 
 __all__ = ["check_scale", "natural_penalty", "natural_strength"]
 

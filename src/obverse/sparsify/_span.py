@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from .._core.arrays import wide
 from ._member import Member
-from ._precision import wide
 
 __all__ = ["Part", "Span", "SpanningGroups"]
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..._core.arrays import wide
+from ..._core.checks import is_number
 from ...errors import InvalidArgumentError
 from ...penalties import HardConcrete, Penalty
-from .._budget import is_number
 from .._member import Member
-from .._precision import wide
 from ._base import LARGEST_VARIANCE, Face, Handover
 
 if TYPE_CHECKING:

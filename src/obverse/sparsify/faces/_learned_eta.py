@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, ClassVar, final
 import torch
 from torch import nn
 
+from ..._core.arrays import wide
+from ..._core.checks import is_number
 from ...errors import InvalidArgumentError
 from ...penalties import Penalty
-from .._budget import is_number
 from .._member import Member
-from .._precision import wide
 from ._base import Face, Handover
 
 if TYPE_CHECKING:

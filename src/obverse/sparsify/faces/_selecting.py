@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 import torch
 
+from ..._core.checks import is_number
 from ...errors import InvalidArgumentError
 from ...penalties import L0
-from .._budget import is_number
 from .._member import Member
 from ._base import Face, Handover
 

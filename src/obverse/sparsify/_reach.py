@@ -1,0 +1,69 @@
+"""Whether what is left of a tensor still reaches the loss: a budget can leave weights and no path through them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from ._member import Member
+from ._shards import is_sharded, local
+
+__all__ = ["Reach"]
+
+
+class Reach:
+    """Watches the gradients of the weights that stay, from the freeze on, until each tensor has had one.
+
+    A surviving weight without any path to the output has a gradient of exactly zero at every step. A tensor all of
+    whose weights are so, while others do get gradients, no longer takes part in the model.
+
+    Parameters
+    ----------
+    members : sequence of Member
+        Of which sharded tensors and groups that span several are left out: these keep a channel everywhere.
+    watched : sequence of pairs of str and nn.Parameter
+        All that is trained, by name.
+    """
+
+    def __init__(self, members: Sequence[Member], watched: Sequence[tuple[str, nn.Parameter]]) -> None:
+        self._waiting = [m for m in members if len(m.parameters) == 1 and not is_sharded(m.parameter)]
+        self._silent: set[str] = set()
+        self._watched = [parameter for _, parameter in watched]
+        self._trains = False  # whether any gradient was seen at all
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a tensor left that is frozen in its support and has had no gradient yet."""
+        return any(member.support is not None for member in self._waiting)
+
+    @torch.no_grad()
+    def see(self) -> None:
+        """Look at the gradients of the step that was just taken."""
+        if not self._trains:
+            self._trains = any(_is_nonzero(local(p.grad)) for p in self._watched if p.grad is not None)
+        for member in list(self._waiting):
+            gradient = member.parameter.grad
+            if member.support is None or gradient is None or not member.is_trained:
+                continue
+            ((_, kept),) = member.masks(member.support)
+            if _is_nonzero(local(gradient) * kept):
+                self._waiting.remove(member)
+                self._silent.discard(member.name)
+            else:
+                self._silent.add(member.name)
+
+    def lines(self) -> list[str]:
+        """What there is to say at the end, for each tensor that had no gradient since the freeze."""
+        if not self._trains:
+            return []
+        return [
+            f"no weight left in {name!r} has a path to the output: the zeros of the other layers cut it off, and "
+            "nothing that passes through it counts; ask for less, or give every layer a floor"
+            for name in sorted(self._silent)
+        ]
+
+
+def _is_nonzero(tensor: torch.Tensor) -> bool:
+    return bool(torch.count_nonzero(tensor))
