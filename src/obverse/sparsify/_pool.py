@@ -188,9 +188,9 @@ class Pool:
     def start(self, step: int, face: Face) -> None:
         """Let the loss, and a face that draws noise by the strength, know it before the next step."""
         self._narrow(step)
-        if self.budget is None and face.acts_in_forward and not face.learns:
-            for member in self.members:
-                face.descend(member, self.strength, 1)
+        if self.budget is None:
+            for member in self.active:
+                face.renew(member, self.strength)
         self.charge(step, face)
 
     def change_face(self, step: int, face: Face) -> None:
@@ -265,8 +265,8 @@ class Pool:
         elif self._frozen:
             self.hold_zeros()  # the weights may have moved, or been loaded, since the last step
         else:
-            early = True
             self._freeze(face)
+            early = bool(self.active)
         self._record(step)
         return early
 

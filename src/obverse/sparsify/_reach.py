@@ -54,15 +54,16 @@ class Reach:
             else:
                 self._silent.add(member.name)
 
-    def lines(self) -> list[str]:
-        """What there is to say at the end, for each tensor that had no gradient since the freeze."""
-        if not self._trains:
-            return []
-        return [
-            f"no weight left in {name!r} has a path to the output: the zeros of the other layers cut it off, and "
-            "nothing that passes through it counts; ask for less, or give every layer a floor"
-            for name in sorted(self._silent)
-        ]
+    def line(self) -> str:
+        """What there is to say at the end of tensors that had no gradient since the freeze; empty for nothing."""
+        if not self._trains or not self._silent:
+            return ""
+        names = [member.name for member in self._waiting if member.name in self._silent]
+        return (
+            f"no weight left in {' and '.join(map(repr, names))} has a path to the output: the zeros of the other "
+            "layers cut it off, and what the model answers no longer depends on what passes there; ask for less, or "
+            "give every layer a floor"
+        )
 
 
 def _is_nonzero(tensor: torch.Tensor) -> bool:

@@ -475,8 +475,8 @@ class Sparsifier:
                 f"{self.sparsity:.4g}, but the model was not trained like this; evaluate it anew, or average and keep "
                 "checkpoints of the fine-tune only"
             )
-        for line in self._reach.lines():
-            self._notes.say(line)
+        if self._reach.line():
+            self._notes.say(self._reach.line())
         for member in self._members:
             for parameter, mask in member.nonzero_masks():
                 member.metric.forget(parameter, mask)

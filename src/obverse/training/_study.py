@@ -166,6 +166,7 @@ def _run(trainer: Trainer, place: Path, display: Display, stop: Asking) -> dict[
             track(trainer.history[-1])
 
         trainer.fit(checkpoint, stop, display.step, on_epoch)
+    display.end(trainer)
     run: dict[str, Any] = plain_json(run_record(trainer))
     if trainer.accelerator.is_main_process:
         _save_model(place / "model.safetensors", trainer)
