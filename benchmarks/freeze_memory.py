@@ -3,7 +3,8 @@
     python benchmarks/freeze_memory.py [--weights 100] [--layers 6]
 
 Each measurement runs in a process of its own, whose peak resident memory the kernel reports: one that trains without a
-Sparsifier, one on the way to the budget, one that reaches the freeze, and one that finishes as well. The model is a stack of square linear layers under plain SGD.
+Sparsifier, one on the way to the budget, one that reaches the freeze, and one that finishes as well. The model is a
+stack of square linear layers under plain SGD.
 """
 
 from __future__ import annotations

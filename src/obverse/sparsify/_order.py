@@ -19,7 +19,7 @@ __all__ = ["LARGE", "mask_of_largest", "numbers_kept", "smallest"]
 LARGE = 1 << 20
 """Tensors up to this size are sorted, for which they need some 30 bytes per entry."""
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 _DIGIT = 11
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 _Counts = npt.NDArray[np.int64]

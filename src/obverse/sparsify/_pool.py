@@ -13,6 +13,7 @@ from ..errors import InvalidArgumentError
 from ._aims import ALL, Aims
 from ._budget import Budget
 from ._member import Member
+from ._missed import EMPTY, NOTHING_TRAINS, missed_costs, missed_sparsity
 from ._notes import Notes
 from ._plan import Plan
 from ._selection import Bounds, boundaries, keepers
@@ -25,10 +26,6 @@ __all__ = ["Pool"]
 
 # Applications spread over ramp and hold: enough for the support to follow the weights, few enough to cost nothing.
 _APPLICATIONS = 400
-# A sparsity missed by more than this share of all weights, or of those that should stay, is said.
-_WORTH_A_WARNING = 0.01
-_WORTH_A_WARNING_OF_KEPT = 0.05
-_WORTH_A_WARNING_OF_TIME = 0.05
 # How often on the way the sparsity that meets the costs of a budget is found anew.
 _ESTIMATES = 4
 # Control of a learned strategy's strength: its logarithm moves by this times the sparsity that is missing, per
@@ -368,9 +365,11 @@ class Pool:
         self._close()
         members = self.active
         masks = self._final_masks(face, members) if members else []
+        missed = self._what_was_missed(members, masks)
         kept_by = dict(zip((member.name for member in members), masks, strict=True))
+        masks.clear()  # each is let go once its member has the support
         for member in self.members:
-            mask = kept_by.get(member.name)
+            mask = kept_by.pop(member.name, None)
             # What the user has frozen keeps all it has.
             kept = torch.ones_like(face.score(member), dtype=torch.bool) if mask is None else member.part(mask)
             factor = None if mask is None else face.fold(member, kept)
@@ -387,7 +386,8 @@ class Pool:
         self._frozen = True
         self.strength = 0.0
         self.coefficient.zero_()
-        self._say_what_was_missed(members, masks)
+        for line in missed:
+            self.notes.say(line)
 
     def _final_masks(self, face: Face, members: Sequence[Member]) -> list[torch.Tensor]:
         """What stays of every member, in all processes."""
@@ -417,47 +417,17 @@ class Pool:
         if self.aims is not None:
             self.final = self.aims.sparsity(members, lambda sparsity: self._kept(members, scores, sparsity))
 
-    def _say_what_was_missed(self, members: Sequence[Member], masks: Sequence[torch.Tensor]) -> None:
+    def _what_was_missed(self, members: Sequence[Member], masks: Sequence[torch.Tensor]) -> list[str]:
         assert self.budget is not None
         if not members:
-            self.notes.say(
-                "the budget was not met: all weights that it is about were frozen (requires_grad=False) when the "
-                "support was to be fixed, and are left alone"
-            )
-            return
+            return [NOTHING_TRAINS]
         if self.aims is not None:
-            self._say_costs(members, masks)
+            lines = missed_costs(self.budget, self.aims.costs(members, masks))
         else:
-            self._say_sparsity(members, masks)
-        for member, mask in zip(members, masks, strict=True):
-            if not bool(mask.any()):
-                self.notes.say(
-                    f"{member.name!r} has no weight left: its layer no longer passes anything on; ask for less, or "
-                    "give every layer a floor"
-                )
-
-    def _say_sparsity(self, members: Sequence[Member], masks: Sequence[torch.Tensor]) -> None:
-        left, wanted = self._left(members, masks), (1 - self.final) * self.weights
-        missed, group = abs(left - wanted), max(member.group_size for member in members)
-        if missed > _WORTH_A_WARNING * self.weights or missed > max(_WORTH_A_WARNING_OF_KEPT * wanted, group):
-            self.notes.say(
-                f"the budget asks for a sparsity of {self.final:g}; {1 - left / self.weights:.{_digits(self.final)}f} "
-                "is the nearest that whole groups and the floor of every layer allow; use smaller groups, a lower "
-                "floor, or another budget"
-            )
-
-    def _say_costs(self, members: Sequence[Member], masks: Sequence[torch.Tensor]) -> None:
-        assert self.aims is not None
-        assert self.budget is not None
-        for name, cost in self.aims.costs(members, masks).items():
-            limit = self.budget.costs[name]
-            near = _WORTH_A_WARNING_OF_TIME * limit if name == "latency" else 0.0
-            if cost > limit + near:
-                asked, found = (f"{limit:g}", f"{cost:g}") if name == "latency" else (f"{limit:,.0f}", f"{cost:,.0f}")
-                self.notes.say(
-                    f"the budget asks for {name} of at most {asked}; {found} is the nearest that whole groups and "
-                    "the floor of every layer allow; use smaller groups, a lower floor, or another budget"
-                )
+            largest = max(member.group_size for member in members)
+            lines = missed_sparsity(self.final, self._left(members, masks), self.weights, largest)
+        empty = [m.name for m, mask in zip(members, masks, strict=True) if not bool(mask.any())]
+        return lines + [EMPTY.format(name) for name in empty]
 
     def _kept(self, members: Sequence[Member], scores: list[torch.Tensor], sparsity: float) -> list[torch.Tensor]:
         """Masks of the groups, of all processes, that a sparsity keeps; where costs bound it, no more than these."""
@@ -522,8 +492,3 @@ def _known(support: torch.Tensor | None) -> torch.Tensor:
 
 def _over(amount: float, rate: float) -> float:
     return amount / rate if rate > 0 else math.inf
-
-
-def _digits(sparsity: float) -> int:
-    """Decimals in which a sparsity near 1 is told from 1."""
-    return max(3, 2 - math.floor(math.log10(1 - sparsity)))

@@ -12,6 +12,8 @@ from ._shards import is_sharded, local
 
 __all__ = ["Reach"]
 
+_PIECE = 1 << 18
+
 
 class Reach:
     """Watches the gradients of the weights that stay, from the freeze on, until each tensor has had one.
@@ -42,13 +44,13 @@ class Reach:
     def see(self) -> None:
         """Look at the gradients of the step that was just taken."""
         if not self._trains:
-            self._trains = any(_is_nonzero(local(p.grad)) for p in self._watched if p.grad is not None)
+            self._trains = any(bool(torch.count_nonzero(local(p.grad))) for p in self._watched if p.grad is not None)
         for member in list(self._waiting):
             gradient = member.parameter.grad
             if member.support is None or gradient is None or not member.is_trained:
                 continue
             ((_, kept),) = member.masks(member.support)
-            if _is_nonzero(local(gradient) * kept):
+            if _meet(gradient, kept):
                 self._waiting.remove(member)
                 self._silent.discard(member.name)
             else:
@@ -66,5 +68,9 @@ class Reach:
         )
 
 
-def _is_nonzero(tensor: torch.Tensor) -> bool:
-    return bool(torch.count_nonzero(tensor))
+def _meet(gradient: torch.Tensor, kept: torch.Tensor) -> bool:
+    """Whether any entry that is kept has a gradient; a part after the other, for most often the first one tells."""
+    if kept.shape != gradient.shape or not gradient.is_contiguous() or not kept.is_contiguous():
+        return bool(torch.count_nonzero(gradient * kept))
+    pieces = zip(torch.split(gradient.view(-1), _PIECE), torch.split(kept.view(-1), _PIECE), strict=True)
+    return any(bool(torch.count_nonzero(one * other)) for one, other in pieces)

@@ -768,10 +768,10 @@ class Sparsifier:
         if keep and self._spans:
             hold_spans(self._members, mixing)
         for member in self._members:
+            member.support = member.curve = None
+            self._face.detach(member)
             if keep and not self._spans:
                 keep_zeros(member.parameter, mixing)
-            self._face.detach(member)
-            member.support = member.curve = None
             release(member)
         self._finished, self._keeps_zeros = True, keep
 
