@@ -159,7 +159,7 @@ class Aims:
         for _ in range(_HALVINGS[name]):
             middle = (low + high) / 2
             masks = keep(middle)
-            key = tuple(int(mask.sum()) for mask in masks)
+            key = tuple(int(torch.count_nonzero(mask)) for mask in masks)
             if key not in seen:
                 seen[key] = (self._measured(name, members, masks), middle)
             low, high = (low, middle) if seen[key][0] <= limit else (middle, high)
@@ -194,7 +194,7 @@ class Aims:
         """Entries of every tensor that are not zero, where groups cannot be taken out."""
         if self._removable is not None:
             return {}
-        return {m.name: int(mask.sum()) * m.group_size for m, mask in zip(members, masks, strict=True)}
+        return {m.name: int(torch.count_nonzero(mask)) * m.group_size for m, mask in zip(members, masks, strict=True)}
 
     def _agreed(self, measured: float) -> float:
         """One number for all processes: what they measure differs, and what they prune may not."""

@@ -442,7 +442,9 @@ class Pool:
         plan = self.plan(members)
         if plan is not None:
             return plan.kept(masks)
-        return sum(int(mask.sum()) * member.group_size for mask, member in zip(masks, members, strict=True))
+        return sum(
+            int(torch.count_nonzero(mask)) * member.group_size for mask, member in zip(masks, members, strict=True)
+        )
 
     def _bounds(self, members: Sequence[Member], sparsity: float) -> list[Bounds]:
         """What every member keeps at least and at most."""

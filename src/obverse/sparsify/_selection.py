@@ -65,7 +65,7 @@ def boundaries(
         bounded: dict[int, int] = {}
         if sparsity > 0:
             limits = {i: bounds[i].of(flat[i].numel()) for i in free if bounds[i] != Bounds()}
-            above = {i: int((flat[i] > common).sum()) for i in limits}
+            above = {i: int(torch.count_nonzero(flat[i] > common)) for i in limits}
             bounded = {i: most for i, (_, most) in limits.items() if above[i] > most}
             bounded = bounded or {i: least for i, (least, _) in limits.items() if above[i] < least}
         if not bounded:
