@@ -35,12 +35,14 @@ def train(network: str, method: str, target: float, seed: int, parts: dict[str, 
     examples = len(parts["train"][1])
     steps = epochs * (examples // BATCH)
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
-    rules = [Rule(nn.Conv2d, groups="filters")] if network == "lenet-5" else []
+    budget = Budget(target, ramp=RAMP, hold=HOLD)
+    # Filters and inputs each land on the target by themselves.
+    rules = [Rule(nn.Conv2d, groups="filters", budget=budget)] if network == "lenet-5" else []
     sparsifier = Sparsifier(
         model,
         optimizer,
         groups="inputs",
-        budget=Budget(target, ramp=RAMP, hold=HOLD),
+        budget=budget,
         total_steps=steps,
         rules=rules,
         examples=examples,

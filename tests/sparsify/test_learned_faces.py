@@ -238,6 +238,7 @@ def test_eta_is_continuous_from_dropout_to_reweighted() -> None:
     run.sparsifier.finish()
 
 
+@pytest.mark.filterwarnings("ignore:no weights were set to zero:UserWarning")  # concrete dropout has no zeros
 @pytest.mark.parametrize("learned", ["variational", "hard-concrete", "concrete-dropout", "learned-eta"])
 @pytest.mark.parametrize("after", ["dropout", "variational-dropout", "learned-eta", "reweighted"])
 def test_noise_is_continuous_from_a_learned_strategy(learned: str, after: str) -> None:

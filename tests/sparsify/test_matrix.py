@@ -84,7 +84,11 @@ def test_a_stated_strength(method: str, optimizer: str) -> None:
         return
     run = start("mlp", method, optimizer, strength=1e-3)
     run.step(STEPS)
-    run.sparsifier.finish()
+    if method in ("concrete-dropout", "standout"):
+        with pytest.warns(UserWarning, match="no exact zeros at any strength"):
+            run.sparsifier.finish()
+    else:
+        run.sparsifier.finish()
     assert all(bool(p.isfinite().all()) for p in run.model.parameters())
     assert not list(run.sparsifier.parameters())
 

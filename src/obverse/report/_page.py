@@ -87,6 +87,7 @@ def _content(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "dense": dense,
         "sentence": dense_sentence(headline, record, runs) if dense else headline.sentence(record),
         "tiles": dense_tiles(headline, runs) if dense else headline.tiles(),
+        "notes": _notes(runs),
         "training": training_figures(runs),
         "history_head": head,
         "history_rows": rows,
@@ -108,6 +109,12 @@ def _content(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "facts": _facts(record, headline),
         "versions": version_rows(record),
     }
+
+
+def _notes(runs: list[Record]) -> list[str]:
+    """What the runs had to say, such as a budget that was missed, each line once."""
+    lines = [as_text(line, 600) for run in runs for line in run.items("notes") if isinstance(line, str)]
+    return list(dict.fromkeys(lines))[:_MOST_SEEDS]
 
 
 def _phase_sentence(runs: list[Record]) -> str:

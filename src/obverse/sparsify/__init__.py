@@ -5,6 +5,7 @@ from __future__ import annotations
 from ._budget import Budget
 from ._groups import SPANNING as SPANNING
 from ._groups import Grouping
+from ._notes import SparsityWarning
 from ._rules import Rule
 from ._rules import select as select
 from ._sparsifier import Sparsifier
@@ -33,6 +34,7 @@ __all__ = [
     "RandomPruning",
     "Rule",
     "Sparsifier",
+    "SparsityWarning",
     "TargetedNoise",
     "VariationalNoise",
     "keep_zeros",

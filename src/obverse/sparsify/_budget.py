@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from numbers import Real
 from typing import Any
 
+from .._core.checks import is_number
 from ..errors import InvalidArgumentError
 
-__all__ = ["COSTS", "Budget", "is_number"]
+__all__ = ["COSTS", "Budget"]
 
 COSTS = ("parameters", "macs", "bytes", "latency")
 """Costs of a whole model that a budget may state."""
@@ -18,7 +18,8 @@ COSTS = ("parameters", "macs", "bytes", "latency")
 class Budget:
     """The sparsity or the cost that a run must land on, and the phases that lead there.
 
-    Several aims may be stated at once; the tightest decides.
+    Several aims may be stated at once; the tightest decides. Costs are upper bounds: the run ends at or below them, as
+    near as whole groups come.
 
     Training passes through four phases. In *warm-up* nothing is asked. In the *ramp* the target rises as
     ``sparsity * (1 - (1 - progress)**3)``, steep first and gentle last. In the *hold* the target stays while the
@@ -41,8 +42,8 @@ class Budget:
     ceiling : float, default 1.0
         Largest fraction of the weights that each tensor keeps, in (0, 1].
     parameters : int, optional
-        Parameters that the whole model keeps: those left where groups can be taken out, else those not zero, where
-        what is not regularized counts in full.
+        Largest number of parameters that the whole model keeps: those left where groups can be taken out, else those
+        not zero, where what is not regularized counts in full.
     macs : int, optional
         Multiply-accumulates of the example batch, as `obverse.compact.macs` counts them once the groups are out.
     bytes : int, optional
@@ -146,8 +147,3 @@ class Budget:
     def to_dict(self) -> dict[str, Any]:
         """Plain fields, as a checkpoint or a recipe stores them."""
         return asdict(self)
-
-
-def is_number(value: object) -> bool:
-    """Whether ``value`` is a real number of any kind, and not a truth value."""
-    return isinstance(value, Real) and not isinstance(value, bool)

@@ -119,7 +119,7 @@ class _Hook:
     def current(self) -> tuple[Forward, Member] | None:
         forward = self._forward() if self._forward is not None else None
         member = self._member() if self._member is not None else None
-        if forward is None or member is None or member.support is not None:
+        if forward is None or member is None or member.support is not None or not member.is_trained:
             return None
         return forward, member
 

@@ -119,6 +119,11 @@ class Member:
         return [self.parameter]
 
     @property
+    def is_trained(self) -> bool:
+        """Whether all of them are trained; what the user has frozen is left alone."""
+        return all(parameter.requires_grad for parameter in self.parameters)
+
+    @property
     def group_size(self) -> int:
         """Number of weights in each group."""
         return self.grouping.size(self.parameter)
@@ -246,7 +251,7 @@ class Member:
 
     def nonzero_masks(self) -> list[tuple[nn.Parameter, torch.Tensor]]:
         """Every tensor with a mask of the entries that are not zero, those outside the groups included."""
-        return [(self.parameter, (self.held != 0).to(self.parameter.dtype))]
+        return [(self.parameter, self.held != 0)]
 
     def gradient_magnitude(self) -> torch.Tensor | None:
         """Magnitude of every group of the gradient, in the unit that the penalty sees; None without a gradient."""

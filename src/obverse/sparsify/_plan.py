@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +50,59 @@ class Plan:
 
     def kept(self, masks: Sequence[torch.Tensor]) -> int:
         """Removable parameters that are left with these groups."""
-        return int(self.left(np.array([[int(mask.sum()) for mask in masks]]))[0])
+        return int(self.left(_counted(masks)[None])[0])
+
+    def shares(self, masks: Sequence[torch.Tensor]) -> list[int]:
+        """The same by family: a parameter that two families share belongs to the one along its first axis.
+
+        That is the unit it leads to. The sum over the families is `kept`.
+        """
+        counts = _counted(masks)
+        owned = [0] * len(self.sizes)
+        for name in self._shares:
+            sides = [self._along(name, axis, counts) for axis in range(len(self._shapes[name]))]
+            outside = 1  # of the entries that no group has along the axes before
+            for axis in range(len(sides)):
+                after = math.prod(fixed + sum(taken.values()) for fixed, taken in sides[axis + 1 :])
+                for family, taken in sides[axis][1].items():
+                    owned[family] += outside * taken * after
+                outside *= sides[axis][0]
+        return owned
+
+    def filled(
+        self,
+        scores: Sequence[torch.Tensor],
+        masks: Sequence[torch.Tensor],
+        bounds: Sequence[Bounds],
+        fits: Callable[[Sequence[torch.Tensor]], bool],
+    ) -> list[torch.Tensor]:
+        """Masks that keep fallen groups as well, those of the largest scores first, as long as the result fits.
+
+        Parameters
+        ----------
+        scores, masks : sequence of tensors of shape (groups,)
+        bounds : sequence of Bounds
+            The ceilings are respected.
+        fits : callable
+            Whether a model with these groups meets all limits.
+        """
+        filled = [mask.clone() for mask in masks]
+        room = [bound.of(len(mask))[1] - int(mask.sum()) for bound, mask in zip(bounds, masks, strict=True)]
+        waiting = [
+            sorted((~mask).nonzero()[:, 0].tolist(), key=score.__getitem__)
+            for score, mask in zip((score.tolist() for score in scores), masks, strict=True)
+        ]
+        while True:
+            open_ = [f for f, groups in enumerate(waiting) if groups and room[f] > 0]
+            if not open_:
+                return filled
+            family = max(open_, key=lambda f: float(scores[f][waiting[f][-1]]))
+            group = waiting[family].pop()
+            filled[family][group] = True
+            room[family] -= 1
+            if not fits(filled):
+                filled[family][group] = False
+                room[family] = 0  # nor would another one: all groups of a family are of one size
 
     def select(
         self, scores: Sequence[torch.Tensor], sparsity: float, bounds: Sequence[Bounds], *, is_exact: bool = False
@@ -136,11 +190,22 @@ class Plan:
 
     def _left(self, counts: _Counts) -> _Counts:
         total = np.zeros(counts.shape[:-1], np.int64)
-        for name, axes in self._shares.items():
+        for name in self._shares:
             product = np.ones(counts.shape[:-1], np.int64)
-            for axis, size in enumerate(self._shapes[name]):
-                share = axes.get(axis, {})
-                fixed = size - sum(each * self.sizes[family] for family, each in share.items())
-                product = product * (fixed + sum((each * counts[..., f] for f, each in share.items()), 0))
+            for axis in range(len(self._shapes[name])):
+                fixed, taken = self._along(name, axis, counts)
+                product = product * (fixed + sum(taken.values(), 0))
             total += product
         return total
+
+    def _along(self, name: str, axis: int, counts: _Counts) -> tuple[int, dict[int, Any]]:
+        """Indices of an axis that no family has, and for each family those of so many of its groups; (...)."""
+        share = self._shares[name].get(axis, {})
+        fixed = self._shapes[name][axis] - sum(each * self.sizes[family] for family, each in share.items())
+        return fixed, {family: each * counts[..., family] for family, each in share.items()}
+
+
+def _counted(masks: Sequence[torch.Tensor]) -> _Counts:
+    """Groups that masks keep; (families,)."""
+    counts: _Counts = np.array([int(mask.sum()) for mask in masks], np.int64)
+    return counts

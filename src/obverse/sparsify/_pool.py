@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from ._aims import Aims
+from ..errors import InvalidArgumentError
+from ._aims import ALL, Aims
 from ._budget import Budget
 from ._member import Member
+from ._missed import EMPTY, NOTHING_TRAINS, missed_costs, missed_sparsity
+from ._notes import Notes
 from ._plan import Plan
 from ._selection import Bounds, boundaries, keepers
 from ._shards import local
@@ -23,9 +26,6 @@ __all__ = ["Pool"]
 
 # Applications spread over ramp and hold: enough for the support to follow the weights, few enough to cost nothing.
 _APPLICATIONS = 400
-# A budget missed by more than this is said.
-_WORTH_A_WARNING = 0.01
-_WORTH_A_WARNING_OF_TIME = 0.05
 # How often on the way the sparsity that meets the costs of a budget is found anew.
 _ESTIMATES = 4
 # Control of a learned strategy's strength: its logarithm moves by this times the sparsity that is missing, per
@@ -35,6 +35,10 @@ _REACH = (1e-2, 30.0)
 # Share of the run over which a learned strategy under control comes in: a network that has learned nothing yet has
 # nothing to say about what it needs.
 _ENTRANCE = 0.2
+# A floor that keeps one group.
+_SOME = 1e-12
+# How often a sparsity is raised where what it keeps costs a little too much still.
+_STEEPER = 10
 # Stages in which a wide penalty becomes narrow.
 _STAGES = 20
 
@@ -65,14 +69,17 @@ class Pool:
         every: int | None,
         continuation: float = 1.0,
     ) -> None:
+        self.notes = Notes()
         self.members = members
         self.budget = budget
         self.strength = self._first_strength = strength
         # What the loss pays; a tensor, so that a compiled graph reads it anew.
         self.coefficient = torch.zeros((), device=members[0].held.device)
         self._continuation = continuation
-        spans = [member for member in members if isinstance(member, Span)]
-        self.plan = Plan(spans) if spans else None
+        self._plans: dict[tuple[str, ...], Plan] = {}
+        # Members whose weights the user had frozen when the support was fixed.
+        self._left_out: set[str] = set()
+        self._closed = False
         # What the costs of a budget come to, as found last and when.
         self.aims: Aims | None = None
         self.final = 0.0 if budget is None or budget.sparsity is None else budget.sparsity
@@ -95,15 +102,65 @@ class Pool:
         return f"budget={self.budget.sparsity:g}" if not self.budget.costs else f"budget({self.budget})"
 
     @property
+    def active(self) -> list[Member]:
+        """Members that the aim is about: those that train, and once the support is fixed, those that trained then."""
+        if self._closed:
+            return [member for member in self.members if member.name not in self._left_out]
+        return [member for member in self.members if member.is_trained]
+
+    def plan(self, members: Sequence[Member]) -> Plan | None:
+        """How groups that span tensors are counted; None for groups within a tensor."""
+        spans = [member for member in members if isinstance(member, Span)]
+        key = tuple(span.name for span in spans)
+        if spans and key not in self._plans:
+            self._plans[key] = Plan(spans)
+        return self._plans.get(key)
+
+    @property
     def weights(self) -> int:
         """Number of weights that the aim is a share of."""
-        return sum(member.count for member in self.members) if self.plan is None else self.plan.total
+        plan = self.plan(self.active)
+        return sum(member.count for member in self.active) if plan is None else plan.total
 
     def nonzero(self) -> int:
         """Number of these weights that are not zero."""
-        if self.plan is None:
-            return sum(member.nonzero() for member in self.members)
-        return self.plan.kept([member.magnitude() != 0 for member in self.members])
+        plan = self.plan(self.active)
+        if plan is None:
+            return sum(member.nonzero() for member in self.active)
+        return plan.kept([member.magnitude() != 0 for member in self.active])
+
+    def check_reachable(self) -> None:
+        """Raise where the budget asks for less than groups and floors leave.
+
+        A stated floor that does not go with a stated sparsity comes first; what is missed then is said at the freeze.
+
+        Raises
+        ------
+        InvalidArgumentError
+        """
+        if self.budget is None:
+            return
+        if self.aims is not None:
+            self.aims.check_floor(self.members, self._least(self._bounds(self.members, ALL)))
+        if self.budget.sparsity is not None:
+            sparsity = self.budget.sparsity
+            floors = [Bounds(min(bound.floor, _SOME)) for bound in self._bounds(self.members, sparsity)]
+            least, wanted = self._left(self.members, self._least(floors)), (1 - sparsity) * self.weights
+            if least - wanted > max(member.group_size for member in self.members):
+                raise InvalidArgumentError(
+                    f"a sparsity of {sparsity:.7g} keeps {wanted:,.6g} of {self.weights:,} weights, and one group in "
+                    f"every layer has {least:,} together: the budget cannot be met beyond a sparsity of "
+                    f"{1 - least / self.weights:.4g}"
+                )
+
+    def _least(self, bounds: Sequence[Bounds]) -> list[torch.Tensor]:
+        """Masks with as many groups as bounds leave at least, whichever they are."""
+        masks = []
+        for member, bound in zip(self.members, bounds, strict=True):
+            groups = member.count // member.group_size
+            least = max(bound.of(groups)[0], int(isinstance(member, Span)))
+            masks.append(torch.arange(groups) < least)
+        return masks
 
     @property
     def learned(self) -> list[nn.Parameter]:
@@ -128,9 +185,9 @@ class Pool:
     def start(self, step: int, face: Face) -> None:
         """Let the loss, and a face that draws noise by the strength, know it before the next step."""
         self._narrow(step)
-        if self.budget is None and face.acts_in_forward and not face.learns:
-            for member in self.members:
-                face.descend(member, self.strength, 1)
+        if self.budget is None:
+            for member in self.active:
+                face.renew(member, self.strength)
         self.charge(step, face)
 
     def change_face(self, step: int, face: Face) -> None:
@@ -175,8 +232,8 @@ class Pool:
         self._narrow(step)
         if self.budget is None or self._total_steps is None:
             # What an adaptive optimizer has not trained yet has no metric, and no step of its own.
-            waits = any(member.has_state or member.is_measured for member in self.members)
-            for member in self.members:
+            waits = any(member.has_state or member.is_measured for member in self.active)
+            for member in self.active:
                 if not waits or member.has_state:
                     face.descend(member, self.strength, self._every)
             self._record(step)
@@ -188,15 +245,16 @@ class Pool:
 
     def hold_zeros(self) -> None:
         """After the freeze: put back to zero what the optimizer moved."""
-        if self._frozen:
-            pairs = [pair for member in self.members for pair in member.masks(_known(member.support))]
+        if self._frozen and self.active:
+            pairs = [pair for member in self.active for pair in member.masks(_known(member.support))]
             torch._foreach_mul_([local(parameter.detach()) for parameter, _ in pairs], [mask for _, mask in pairs])
 
     def finish(self, step: int, face: Face) -> bool:
         """End with exact zeros; True where a budget had to be met before its freeze."""
         early = False
         if self.budget is None:
-            for member in self.members:
+            self._close()
+            for member in self.active:
                 alive, factor = face.alive(member, self.strength), face.fold(member)
                 for share in (alive, factor):
                     if share is not None:
@@ -204,16 +262,23 @@ class Pool:
         elif self._frozen:
             self.hold_zeros()  # the weights may have moved, or been loaded, since the last step
         else:
-            early = True
             self._freeze(face)
+            early = bool(self.active)
         self._record(step)
         return early
+
+    def _close(self) -> None:
+        """From now on the members that train are those of the aim, whatever is frozen or thawed later."""
+        self._left_out = {member.name for member in self.members if not member.is_trained}
+        self._closed = True
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "strength": self.strength,
             "boundary": self.boundary,
             "frozen": self._frozen,
+            "closed": self._closed,
+            "left_out": sorted(self._left_out),
             "overshot": self._overshot,
             "final": self.final,
             "resolved": self._resolved,
@@ -235,6 +300,8 @@ class Pool:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.strength, self._frozen = float(state["strength"]), bool(state["frozen"])
         self._overshot = bool(state["overshot"])
+        self._closed = bool(state.get("closed", self._frozen))
+        self._left_out = set(state.get("left_out", ()))
         self.final, self._resolved = float(state["final"]), int(state["resolved"])
         for member in self.members:
             member.widen(float(state["width"]))
@@ -246,22 +313,27 @@ class Pool:
     def _settle(self, step: int, face: Face) -> None:
         assert self.budget is not None
         assert self._total_steps is not None
-        magnitudes = self._scores(face)
-        sizes = [member.group_size for member in self.members]
-        everywhere = [member.whole(part) for member, part in zip(self.members, magnitudes, strict=True)]
+        members = self.active
+        if not members:  # all are frozen for now
+            self._record(step)
+            return
+        magnitudes = self._scores(face, members)
+        sizes = [member.group_size for member in members]
+        everywhere = [member.whole(part) for member, part in zip(members, magnitudes, strict=True)]
         stage = _ESTIMATES * step // max(1, self.budget.freeze_step(self._total_steps))
         if stage != self._resolved:
-            self._resolve(stage, everywhere)
+            self._resolve(stage, members, everywhere)
         target = self.budget.target(step, self._total_steps, self.final)
-        bounds = self._bounds(self.final)
-        if self.plan is not None:
-            limits = self.plan.boundaries(magnitudes, target, bounds)
+        bounds = self._bounds(members, self.final)
+        plan = self.plan(members)
+        if plan is not None:
+            limits = plan.boundaries(magnitudes, target, bounds)
         else:
             limits = boundaries(everywhere, sizes, target, bounds)
         pressure = min(1.0, self._every * self.budget.pressure_per_step(self._total_steps))
-        for member, magnitude, limit in zip(self.members, magnitudes, limits, strict=True):
+        for member, magnitude, limit in zip(members, magnitudes, limits, strict=True):
             face.settle(member, magnitude, limit, member.boundary_strength, pressure)
-        member, limit = max(zip(self.members, limits, strict=True), key=lambda pair: pair[0].count)
+        member, limit = max(zip(members, limits, strict=True), key=lambda pair: pair[0].count)
         strength = member.boundary_strength
         if face.is_controlled:
             self._control(target, face)
@@ -282,7 +354,7 @@ class Pool:
         What is learned has inertia: where more has fallen than the budget asks for, the strategy costs nothing until
         the loss has brought it back.
         """
-        fallen = sum(face.fallen(member) * member.count for member in self.members) / self.weights
+        fallen = sum(face.fallen(member) * member.count for member in self.active) / self.weights
         if math.isfinite(fallen):
             low, high = (bound * self._first_strength for bound in _REACH)
             self.strength = min(high, max(low, self.strength * math.exp(_GAIN * (target - fallen))))
@@ -290,71 +362,95 @@ class Pool:
 
     def _freeze(self, face: Face) -> None:
         assert self.budget is not None
-        scores = [member.whole(part) for member, part in zip(self.members, self._scores(face), strict=True)]
-        self._resolve(_ESTIMATES, scores)
-        sparsity = self.final
-        masks = self._kept(scores, sparsity)
-        for member, mask in zip(self.members, masks, strict=True):
-            kept = member.part(mask)
-            factor = face.fold(member, kept)
+        self._close()
+        members = self.active
+        masks = self._final_masks(face, members) if members else []
+        missed = self._what_was_missed(members, masks)
+        kept_by = dict(zip((member.name for member in members), masks, strict=True))
+        masks.clear()  # each is let go once its member has the support
+        for member in self.members:
+            mask = kept_by.pop(member.name, None)
+            # What the user has frozen keeps all it has.
+            kept = torch.ones_like(face.score(member), dtype=torch.bool) if mask is None else member.part(mask)
+            factor = None if mask is None else face.fold(member, kept)
             if factor is not None:
                 member.multiply(factor)
             member.support = member.held_part(kept).to(member.parameter.dtype)
             member.work_on_all(False)
-            member.multiply(member.support)
+            if mask is not None:
+                member.multiply(member.support)
             face.detach(member)
-            for parameter, factor in member.masks(member.support):
-                member.metric.forget(parameter, factor)
+            if mask is not None:
+                for parameter, share in member.masks(member.support):
+                    member.metric.forget(parameter, share)
         self._frozen = True
         self.strength = 0.0
         self.coefficient.zero_()
-        reached = 1 - self._left(masks) / self.weights
-        if self.aims is not None:
-            self._warn_of_costs(masks)
-        elif abs(reached - sparsity) > _WORTH_A_WARNING:
-            warnings.warn(
-                f"the budget asks for a sparsity of {sparsity:g}; {reached:.3f} is the nearest that whole "
-                "groups and the floor of every layer allow; use smaller groups, a lower floor, or another budget",
-                stacklevel=5,
-            )
+        for line in missed:
+            self.notes.say(line)
 
-    def _resolve(self, stage: int, scores: list[torch.Tensor]) -> None:
+    def _final_masks(self, face: Face, members: Sequence[Member]) -> list[torch.Tensor]:
+        """What stays of every member, in all processes."""
+        scores = [member.whole(part) for member, part in zip(members, self._scores(face, members), strict=True)]
+        self._resolve(_ESTIMATES, members, scores)
+        masks = self._kept(members, scores, self.final)
+        if self.aims is None:
+            return masks
+        aims, plan, sparsity = self.aims, self.plan(members), self.final
+        for doubling in range(_STEEPER):  # several aims, or groups of many sizes, may leave one of them just missed
+            if aims.fits(members, masks):
+                break
+            sparsity = min(ALL, 1 - (1 - sparsity) * (1 - 1e-3 * 2**doubling))
+            masks = self._kept(members, scores, sparsity)
+        if plan is None or "latency" in aims.budget.costs:
+            return masks
+        most = (1 - (aims.budget.sparsity or 0.0)) * plan.total
+
+        def fits(more: Sequence[torch.Tensor]) -> bool:
+            return plan.kept(more) <= most and aims.fits(members, more)
+
+        return plan.filled(scores, masks, self._bounds(members, self.final), fits)
+
+    def _resolve(self, stage: int, members: Sequence[Member], scores: list[torch.Tensor]) -> None:
         """Find the sparsity that the costs of the budget come to, with the groups ranked as they are now."""
         self._resolved = stage
         if self.aims is not None:
-            self.final = self.aims.sparsity(lambda sparsity: self._kept(scores, sparsity))
+            self.final = self.aims.sparsity(members, lambda sparsity: self._kept(members, scores, sparsity))
 
-    def _warn_of_costs(self, masks: list[torch.Tensor]) -> None:
-        assert self.aims is not None
+    def _what_was_missed(self, members: Sequence[Member], masks: Sequence[torch.Tensor]) -> list[str]:
         assert self.budget is not None
-        for name, cost in self.aims.costs(masks).items():
-            limit = self.budget.costs[name]
-            near = _WORTH_A_WARNING_OF_TIME * limit if name == "latency" else _WORTH_A_WARNING * self.aims.whole[name]
-            if cost > limit + near:
-                warnings.warn(
-                    f"the budget asks for {name} of at most {limit:g}; {cost:g} is the nearest that whole groups and "
-                    "the floor of every layer allow; use smaller groups, a lower floor, or another budget",
-                    stacklevel=6,
-                )
+        if not members:
+            return [NOTHING_TRAINS]
+        if self.aims is not None:
+            lines = missed_costs(self.budget, self.aims.costs(members, masks))
+        else:
+            largest = max(member.group_size for member in members)
+            lines = missed_sparsity(self.final, self._left(members, masks), self.weights, largest)
+        empty = [m.name for m, mask in zip(members, masks, strict=True) if not bool(mask.any())]
+        return lines + [EMPTY.format(name) for name in empty]
 
-    def _kept(self, scores: list[torch.Tensor], sparsity: float) -> list[torch.Tensor]:
-        """Masks of the groups, of all processes, that a sparsity keeps."""
-        bounds = self._bounds(sparsity)
-        if self.plan is not None:
-            return self.plan.select(scores, sparsity, bounds, is_exact=True)
-        return keepers(scores, [member.group_size for member in self.members], sparsity, bounds)
+    def _kept(self, members: Sequence[Member], scores: list[torch.Tensor], sparsity: float) -> list[torch.Tensor]:
+        """Masks of the groups, of all processes, that a sparsity keeps; where costs bound it, no more than these."""
+        bounds, plan = self._bounds(members, sparsity), self.plan(members)
+        if plan is not None:
+            return plan.select(scores, sparsity, bounds, is_exact=True)
+        sizes = [member.group_size for member in members]
+        return keepers(scores, sizes, sparsity, bounds, at_most=self.aims is not None)
 
-    def _left(self, masks: list[torch.Tensor]) -> int:
+    def _left(self, members: Sequence[Member], masks: Sequence[torch.Tensor]) -> int:
         """Weights in the groups that masks keep."""
-        if self.plan is not None:
-            return self.plan.kept(masks)
-        return sum(int(mask.sum()) * member.group_size for mask, member in zip(masks, self.members, strict=True))
+        plan = self.plan(members)
+        if plan is not None:
+            return plan.kept(masks)
+        return sum(
+            int(torch.count_nonzero(mask)) * member.group_size for mask, member in zip(masks, members, strict=True)
+        )
 
-    def _bounds(self, sparsity: float) -> list[Bounds]:
+    def _bounds(self, members: Sequence[Member], sparsity: float) -> list[Bounds]:
         """What every member keeps at least and at most."""
         assert self.budget is not None
         floor, ceiling = self.budget.floor_at(sparsity), self.budget.ceiling
-        rules = [member.selected.rule for member in self.members]
+        rules = [member.selected.rule for member in members]
         return [
             Bounds(
                 (floor if rule.floor is None else rule.floor) if sparsity > 0 else 0.0,
@@ -363,21 +459,21 @@ class Pool:
             for rule in rules
         ]
 
-    def _scores(self, face: Face) -> list[torch.Tensor]:
-        """Scores of all members in one unit: without a metric of its own, a tensor has the others' median."""
-        magnitudes = [face.score(member) for member in self.members]
-        if face.is_controlled or any(member.curve is not None for member in self.members):
+    def _scores(self, face: Face, members: Sequence[Member]) -> list[torch.Tensor]:
+        """Scores of the members in one unit: without a metric of its own, a tensor has the others' median."""
+        magnitudes = [face.score(member) for member in members]
+        if face.is_controlled or any(member.curve is not None for member in members):
             return magnitudes
-        fresh = [not member.has_state for member in self.members]
+        fresh = [not member.has_state for member in members]
         if any(fresh) and not all(fresh):
-            known = sorted(m.curvature() for m, is_fresh in zip(self.members, fresh, strict=True) if not is_fresh)
+            known = sorted(m.curvature() for m, is_fresh in zip(members, fresh, strict=True) if not is_fresh)
             for magnitude, is_fresh in zip(magnitudes, fresh, strict=True):
                 if is_fresh:
                     magnitude.mul_(known[len(known) // 2])
         return magnitudes
 
     def _record(self, step: int) -> None:
-        if not self.trajectory.takes_next():
+        if not self.trajectory.takes_next() or not self.active:
             return
         self.trajectory.add(
             {

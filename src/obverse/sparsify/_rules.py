@@ -156,14 +156,17 @@ def select(model: nn.Module, rules: Sequence[Rule], default: Rule) -> list[Selec
 
 def _filled(rule: Rule, default: Rule) -> Rule:
     """The rule with what it leaves open taken from the default; it stays different from the default by its match."""
-    own_aim = rule.budget is not None or rule.strength is not None
-    return replace(
+    has_aim = rule.budget is not None or rule.strength is not None
+    filled = replace(
         rule,
         penalty=default.penalty if rule.penalty is None else rule.penalty,
         groups=default.groups if rule.groups is None else rule.groups,
-        budget=rule.budget if own_aim else default.budget,
-        strength=rule.strength if own_aim else default.strength,
+        strength=rule.strength if has_aim else default.strength,
     )
+    if not has_aim:
+        # The very object: a copy would be a budget of its own.
+        object.__setattr__(filled, "budget", default.budget)
+    return filled
 
 
 def _parameters(

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 
 import torch
 
+from ._order import LARGE, mask_of_largest, numbers_kept, smallest
+
 __all__ = ["Bounds", "boundaries", "keepers"]
 
 # Above this many groups a target on the way is met from an even sample; the final one always from all of them.
 _SAMPLE = 1 << 16
+# Of a number of weights computed as a share: far above its rounding, far below one weight.
+_SLACK = 1e-3
 
 
 @dataclass(frozen=True)
@@ -61,21 +65,36 @@ def boundaries(
         bounded: dict[int, int] = {}
         if sparsity > 0:
             limits = {i: bounds[i].of(flat[i].numel()) for i in free if bounds[i] != Bounds()}
-            above = {i: int((flat[i] > common).sum()) for i in limits}
+            above = {i: int(torch.count_nonzero(flat[i] > common)) for i in limits}
             bounded = {i: most for i, (_, most) in limits.items() if above[i] > most}
             bounded = bounded or {i: least for i, (least, _) in limits.items() if above[i] < least}
         if not bounded:
             return [own.get(index, common) for index in range(len(flat))]
         for index, stays in bounded.items():
             falling = flat[index].numel() - stays
-            own[index] = float(flat[index].kthvalue(falling).values) if falling > 0 else 0.0
+            own[index] = smallest(flat[index], falling) if falling > 0 else 0.0
             fallen -= falling * sizes[index]
 
 
 def keepers(
-    magnitudes: Sequence[torch.Tensor], sizes: Sequence[int], sparsity: float, bounds: Sequence[Bounds]
+    magnitudes: Sequence[torch.Tensor],
+    sizes: Sequence[int],
+    sparsity: float,
+    bounds: Sequence[Bounds],
+    *,
+    at_most: bool = False,
 ) -> list[torch.Tensor]:
     """Masks that keep the largest groups: exactly the target, to within one group, as far as the bounds allow.
+
+    Among equal magnitudes, groups of an earlier tensor stay first. The masks take one byte per group and the selection
+    next to nothing beside them.
+
+    Parameters
+    ----------
+    magnitudes, sizes, sparsity, bounds
+        As `boundaries` takes them.
+    at_most : bool, default False
+        Whether to keep no more weights than the target, where the bounds allow it, instead of the nearest number.
 
     Returns
     -------
@@ -83,33 +102,27 @@ def keepers(
     """
     flat = [magnitude.flatten() for magnitude in magnitudes]
     total = sum(values.numel() * size for values, size in zip(flat, sizes, strict=True))
-    allowance = total - round(sparsity * total)
-    masks = [torch.zeros_like(values, dtype=torch.bool) for values in flat]
     limits = [bound.of(values.numel()) for bound, values in zip(bounds, flat, strict=True)]
-    for values, size, mask, (count, _) in zip(flat, sizes, masks, limits, strict=True):
-        mask[values.topk(count).indices] = True
-        allowance -= count * size
-    # The rest goes to the largest of what is left, wherever they are. Each tensor offers at most what the whole
-    # allowance could pay for, so that only candidates are sorted.
-    offers, origins, prices = [], [], []
-    for index, (values, size, mask) in enumerate(zip(flat, sizes, masks, strict=True)):
-        open_ = values.masked_fill(mask, -1.0)
-        least, most = limits[index]
-        count = min(most - least, max(0, allowance) // size + 1) if allowance > 0 else 0
-        top = open_.topk(count)
-        offers.append(top.values)
-        origins.append(torch.stack([torch.full_like(top.indices, index), top.indices]))
-        prices.append(torch.full_like(top.indices, size))
-    order = torch.cat(offers).argsort(descending=True, stable=True)
-    spent = torch.cat(prices)[order].cumsum(0)
-    count = int((spent <= allowance).sum())
-    # One more group where that comes closer.
-    if count < len(spent) and 2 * allowance > int(spent[count]) + (int(spent[count - 1]) if count else 0):
-        count += 1
-    chosen = torch.cat(origins, dim=1)[:, order[:count]]
-    for index, mask in enumerate(masks):
-        mask[chosen[1][chosen[0] == index]] = True
+    falling = math.ceil(sparsity * total - _SLACK) if at_most else round(sparsity * total)
+    allowance = total - falling - sum(least * size for (least, _), size in zip(limits, sizes, strict=True))
+    kept = numbers_kept(flat, sizes, limits, allowance, at_most=at_most)
+    masks = []
+    for values, size, (least, most), count in zip(flat, sizes, limits, kept, strict=True):
+        if values.numel() > LARGE:
+            masks.append(mask_of_largest(values, count))
+        else:
+            offered = min(most - least, max(0, allowance) // size + 1) if allowance > 0 else 0
+            masks.append(_sorted_mask(values, least, count, offered))
     return [mask.reshape(magnitude.shape) for mask, magnitude in zip(masks, magnitudes, strict=True)]
+
+
+def _sorted_mask(values: torch.Tensor, least: int, count: int, offered: int) -> torch.Tensor:
+    """The ``count`` largest of a small tensor: those of its floor first, then the first of those it offers."""
+    mask = torch.zeros_like(values, dtype=torch.bool)
+    mask[values.topk(least).indices] = True
+    if count > least:
+        mask[values.masked_fill(mask, -1.0).topk(offered).indices[: count - least]] = True
+    return mask
 
 
 def _quantile(values: Sequence[torch.Tensor], sizes: Sequence[int], share: float) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import sys
-import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -27,15 +26,19 @@ from ._forward import Forward, without_hooks
 from ._joining import Joined, Share, learning_rate
 from ._member import Member
 from ._metric import Metric
+from ._notes import Notes
+from ._plan import Plan
 from ._pool import Pool
+from ._reach import Reach
 from ._recruiting import pooled, recruit, release, take
 from ._rules import Rule, as_budget
 from ._scale import check_scale, natural_penalty, natural_strength
-from ._shards import is_sharded, local
+from ._shards import is_sharded, local, summed
+from ._span import Span
 from ._spanning import check_spans, hold_spans, recruit_spans
 from ._state import VERSION, check_state, restored
 from ._switching import leave
-from ._zeros import keep_zeros
+from ._zeros import is_held, keep_zeros
 from .faces import Face, Handover, face_named
 
 __all__ = ["Sparsifier"]
@@ -213,11 +216,19 @@ class Sparsifier:
                 pool.aims = Aims(budget, model, self._members, self._removable, example_inputs)
         if any(pool.budget is None for pool in self._pools):
             self._metric.check_strength()
+        self._notes = Notes()
+        for pool in self._pools:
+            pool.notes = self._notes
+            pool.check_reachable()
         self._model = weakref.ref(model)
         self._joined: Joined | None = None
         self._watched = [(name, p) for name, p in model.named_parameters() if p.requires_grad and p.numel() > 0]
         self._step = 0
         self._finished = self._keeps_zeros = False
+        self._nonzero_at_end: int | None = None
+        self._said_frozen: set[str] = set()
+        self._plan: tuple[list[str], Plan] | None = None
+        self._reach = Reach(self._members, self._watched)
         check_finite([*self.named_parameters(), *self._watched], self._step)
         self._stepped, self._idle = False, 0
         self._draws_seen = 3  # the step at which every layer must have drawn
@@ -250,7 +261,7 @@ class Sparsifier:
             for pool in self._pools:
                 if pool.is_frozen:
                     continue
-                for member in pool.members:
+                for member in pool.active:
                     cost = self._face.cost(member, pool.coefficient)
                     if cost is not None:
                         total = cost if total is None else total + cost
@@ -353,6 +364,9 @@ class Sparsifier:
             self._face.project(member)
             for learned in member.learned.values():
                 learned.grad = None  # also where only the model's gradients are cleared
+        self._say_what_is_frozen()
+        if self._reach.is_open:
+            self._reach.see()
         due = [pool for pool in self._pools if pool.is_due(self._step)]
         if due or self._step % 16 == 0:
             check_finite([*self.named_parameters(), *self._watched], self._step)
@@ -424,7 +438,8 @@ class Sparsifier:
         copied = without_hooks(copy.deepcopy(model))
         mine = dict(zip(model.parameters(), copied.parameters(), strict=True))
         for member in self._members:
-            factor = None if member.support is not None or self._finished else self._face.fold(member)
+            is_plain = member.support is not None or self._finished or not member.is_trained
+            factor = None if is_plain else self._face.fold(member)
             if factor is not None:
                 held = local(mine[member.parameter].detach())
                 held.mul_(member.grouping.spread(member.held_part(factor), held))
@@ -448,19 +463,31 @@ class Sparsifier:
         if self._finished:
             raise StateError("this Sparsifier is finished already")
         check_finite([*self.named_parameters(), *self._watched], self._step)
+        self._say_what_is_frozen()
+        written = self._written_since_the_last_step()
         for pool in self._pools:
             early = pool.finish(self._step, self._face)
             if early:
-                warnings.warn(
+                self._notes.say(
                     f"finished at step {self._step} of {self._total_steps}, before the fine-tune: the budget is met, "
-                    "but the surviving weights were not trained to make up for it",
-                    stacklevel=3,
+                    "but the surviving weights were not trained to make up for it"
                 )
+        if written:
+            self._notes.say(
+                f"{written:,} pruned weights had been given values since the last sparsifier.step(), as an average of "
+                "weights or an earlier checkpoint does: finish() has set them to zero again, so that the sparsity is "
+                f"{self.sparsity:.4g}, but the model was not trained like this; evaluate it anew, or average and keep "
+                "checkpoints of the fine-tune only"
+            )
+        if self._reach.line():
+            self._notes.say(self._reach.line())
         for member in self._members:
             for parameter, mask in member.nonzero_masks():
                 member.metric.forget(parameter, mask)
                 local(parameter.detach()).add_(0.0)  # -0.0, the zero of a negative weight, would be stored as a number
         self._release(keep_zeros_after)
+        self._nonzero_at_end = self._counts()[0]
+        self._say_what_has_no_zeros()
 
     # ------------------------------------------------------------------ what it knows
     @property
@@ -468,9 +495,23 @@ class Sparsifier:
         """Fraction of the regularized weights that are exactly zero now.
 
         Until the freeze of a budget, weights that fell may move again between two applications; the trajectory records
-        the sparsity right after each.
+        the sparsity right after each. Of groups that span tensors, a weight that two groups share counts once, and the
+        sparsity is the share that `obverse.compact` takes out. Weights that were frozen (``requires_grad=False``)
+        before the support was fixed are not counted.
         """
-        return 1 - sum(pool.nonzero() for pool in self._pools) / sum(pool.weights for pool in self._pools)
+        nonzero, weights = self._counts()
+        if self._nonzero_at_end is not None and nonzero > self._nonzero_at_end and self._holds_zeros():
+            self._notes.say(
+                f"{nonzero - self._nonzero_at_end:,} pruned weights have been given values since finish(), as an "
+                f"average of weights does that is written late: the sparsity is {1 - nonzero / weights:.4g}; "
+                "write averages before finish()"
+            )
+        return 1 - nonzero / weights
+
+    @property
+    def notes(self) -> list[str]:
+        """What there was to say about the run, such as a budget that was missed; each was a warning as well."""
+        return list(self._notes.lines)
 
     @property
     def strength(self) -> float:
@@ -511,19 +552,14 @@ class Sparsifier:
         return self._main.trajectory.points
 
     def layers(self) -> list[dict[str, Any]]:
-        """Name, shape, number of weights and of nonzero weights of every regularized tensor.
+        """Name, shape, number of weights and of nonzero weights of every regularized tensor; the sum is `sparsity`.
 
-        Of groups that span tensors: of every family, by the tensor that names it, with the weights of all its groups;
-        those that two families share count for both.
+        Of groups that span tensors: of every family, by the tensor that names it, with the weights of all its groups.
+        A weight that two families share belongs to the one along its first axis, the unit that it leads to.
         """
         return [
-            {
-                "name": member.name,
-                "shape": list(member.parameter.shape),
-                "weights": member.count,
-                "nonzero": member.nonzero(),
-            }
-            for member in self._members
+            {"name": member.name, "shape": list(member.parameter.shape), "weights": weights, "nonzero": nonzero}
+            for member, weights, nonzero in self._rows()
         ]
 
     def largest_strength(self) -> float:
@@ -569,6 +605,7 @@ class Sparsifier:
             "finished": self._finished,
             "keeps_zeros": self._keeps_zeros,
             "pools": [pool.state_dict() for pool in self._pools],
+            "notes": self.notes,
             "memory": {m.name: m.memory.clone() for m in self._members if m.memory is not None},
             "support": {m.name: m.support.clone() for m in self._members if m.support is not None},
         }
@@ -601,6 +638,7 @@ class Sparsifier:
             for name in expected:
                 mine[name].copy_(state["learned"][name])
         self._step = int(state["step"])
+        self._notes.lines = [str(line) for line in state.get("notes", ())]
         self._forward.restart(self._step)
         for pool in self._pools:
             pool.charge(self._step, self._face)
@@ -639,6 +677,23 @@ class Sparsifier:
                 tensor for pool in self._pools if pool.budget is None for one in pool.members for tensor in one.tensors
             )
 
+    def _rows(self) -> list[tuple[Member, int, int]]:
+        """Every member that counts, with its weights and those that are not zero, shared ones once."""
+        members = [member for pool in self._pools for member in pool.active]
+        members.sort(key=self._members.index)
+        spans = [member for member in members if isinstance(member, Span)]
+        if not spans:
+            return [(member, member.count, member.nonzero()) for member in members]
+        plan = self._plan_of(spans)
+        alive = [span.magnitude() != 0 for span in spans]
+        whole = plan.shares([torch.ones_like(mask) for mask in alive])
+        return list(zip(members, whole, plan.shares(alive), strict=True))
+
+    def _counts(self) -> tuple[int, int]:
+        """Weights that are not zero, and all."""
+        rows = self._rows()
+        return sum(nonzero for _, _, nonzero in rows), max(1, sum(weights for _, weights, _ in rows))
+
     @property
     def _main(self) -> Pool:
         return max(self._pools, key=lambda pool: pool.weights)
@@ -660,6 +715,61 @@ class Sparsifier:
             )
         return not stepped
 
+    def _plan_of(self, spans: Sequence[Span]) -> Plan:
+        """How the groups of all pools are counted together."""
+        names = [span.name for span in spans]
+        if self._plan is None or self._plan[0] != names:
+            self._plan = (names, Plan(spans))
+        return self._plan[1]
+
+    def _say_what_is_frozen(self) -> None:
+        """Say once which weights the user has frozen since the Sparsifier was made; they are left alone."""
+        frozen = [
+            member.name
+            for pool in self._pools
+            if not pool.is_frozen
+            for member in pool.members
+            if not member.is_trained and member.name not in self._said_frozen
+        ]
+        if frozen:
+            self._said_frozen.update(frozen)
+            self._notes.say(
+                f"{', '.join(map(repr, frozen))} {'was' if len(frozen) == 1 else 'were'} frozen (requires_grad=False) "
+                "after the Sparsifier was made: left alone, and not counted in sparsity and budget until trained again"
+            )
+
+    def _written_since_the_last_step(self) -> int:
+        """Pruned weights that are not zero though no optimizer moved them."""
+        if self._stepped:
+            return 0
+        written = 0
+        for pool in self._pools:
+            if pool.is_frozen:
+                before = self._nonzeros_of(pool)
+                pool.hold_zeros()
+                written += before - self._nonzeros_of(pool)
+        return written
+
+    def _nonzeros_of(self, pool: Pool) -> int:
+        """Entries that are not zero in all tensors of a pool, each tensor once."""
+        tensors = {id(p): p for member in pool.active for p in member.parameters}
+        return sum(summed(int(torch.count_nonzero(local(p.detach()))), p) for p in tensors.values())
+
+    def _holds_zeros(self) -> bool:
+        """Whether the zeros that finish() left are still held, by none of the user's wishes released."""
+        return self._keeps_zeros and all(is_held(p) for pool in self._pools for m in pool.active for p in m.parameters)
+
+    def _say_what_has_no_zeros(self) -> None:
+        """Say where a stated strength leaves no zeros, however strong, for its penalty has none."""
+        for pool in self._pools:
+            penalty = pool.members[0].penalty
+            if pool.budget is None and pool.strength > 0 and penalty.slope_at_zero == 0:
+                self._notes.say(
+                    f"no weights were set to zero: the penalty of face={self._face.name!r}, "
+                    f"{penalty.name or type(penalty).__name__}, has no exact zeros at any strength; say a budget, or "
+                    "use a penalty whose slope at zero is positive, such as 'log-sum'"
+                )
+
     def _release(self, keep: bool) -> None:
         """Let go of the model; its zeros are kept where asked."""
         self._forward.detach()
@@ -673,20 +783,19 @@ class Sparsifier:
         if keep and self._spans:
             hold_spans(self._members, mixing)
         for member in self._members:
+            member.support = member.curve = None
+            self._face.detach(member)
             if keep and not self._spans:
                 keep_zeros(member.parameter, mixing)
-            self._face.detach(member)
-            member.support = member.curve = None
             release(member)
         self._finished, self._keeps_zeros = True, keep
 
     def _check_drawn(self) -> None:
-        silent = [member.name for member in self._members if not member.drawn]
+        silent = [member.name for member in self._members if not member.drawn and member.is_trained]
         if silent:
-            warnings.warn(
+            self._notes.say(
                 f"no noise was drawn for {', '.join(silent)}: the forward pass uses the weight without calling its "
-                f"layer (or the model was in evaluation mode), so face={self._face.name!r} does not regularize it",
-                stacklevel=4,
+                f"layer (or the model was in evaluation mode), so face={self._face.name!r} does not regularize it"
             )
 
 

@@ -11,7 +11,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from ._metric import unwrapped
 
-__all__ = ["hold", "keep_zeros", "release_zeros"]
+__all__ = ["hold", "is_held", "keep_zeros", "release_zeros"]
 
 _KEPT: Any = WeakIdKeyDictionary()
 
@@ -64,6 +64,11 @@ def hold(parameter: nn.Parameter, keep: torch.Tensor, optimizer: torch.optim.Opt
         _KEPT[parameter] = parameter.register_hook(_ZeroGradient(keep))  # type: ignore[no-untyped-call]
         if optimizer is not None:
             optimizer.register_step_post_hook(_Rezero([(weakref.ref(parameter), keep)]))
+
+
+def is_held(parameter: nn.Parameter) -> bool:
+    """Whether the zeros of a parameter are kept; one that is not trained keeps its own."""
+    return parameter in _KEPT or not parameter.requires_grad
 
 
 class _Rezero:

@@ -63,6 +63,7 @@ class DenseTraining:
     def __init__(self, model: nn.Module) -> None:
         self._weights = prunable(model)
         self.trajectory: list[dict[str, Any]] = []
+        self.notes: list[str] = []
 
     def penalty(self) -> Tensor:
         """Zero."""

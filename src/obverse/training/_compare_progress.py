@@ -80,6 +80,11 @@ class CompareDisplay(LiveDisplay):
             self._line(f"{self._cell}  {epoch_state(trainer)}")
             self._last = time.monotonic()
 
+    def end(self, trainer: Trainer) -> None:
+        """A run is done: say what there is to say about it."""
+        for note in trainer.sparsifier.notes:
+            self._line(f"{self._cell}: {note}")
+
     def _show(self, state: str, share: float) -> None:
         if self._bar is not None:
             # A cell that runs counts for the part of it that is done.

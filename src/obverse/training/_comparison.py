@@ -29,7 +29,7 @@ def cell_result(metrics: dict[str, Any], model_weights: int, reference_weights: 
         Weights in the matrices of the run's model, and of the model at its full width.
     """
     (run,) = metrics["runs"]
-    zeros = sum(layer["weights"] - layer["nonzero"] for layer in run["layers"])
+    zeros = run["zero_weights"]
     kept = (model_weights - zeros) / reference_weights
     return {
         "sparsity": 1 - kept,

@@ -27,6 +27,9 @@ class Display(Protocol):
     def epoch(self, trainer: Trainer) -> None:
         """An epoch is done."""
 
+    def end(self, trainer: Trainer) -> None:
+        """A run is done."""
+
 
 class LiveDisplay:
     """A live bar on a terminal, and plain lines elsewhere; use it as a context manager.
@@ -105,6 +108,11 @@ class ProgressDisplay(LiveDisplay):
         every = -(-trainer.epochs // _MOST_LINES)
         if entry["epoch"] % every == 0 or entry["epoch"] == trainer.epochs:
             self._line(f"seed {trainer.seed}  {state}")
+
+    def end(self, trainer: Trainer) -> None:
+        """A run is done: say what there is to say about it."""
+        for note in trainer.sparsifier.notes:
+            self._line(f"seed {trainer.seed}  {note}")
 
 
 def epoch_state(trainer: Trainer) -> str:

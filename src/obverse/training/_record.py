@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from .. import __version__
+from ._attach import prunable
 from ._confidence import confidence_record
 from ._trainer import Trainer
 
@@ -35,6 +36,8 @@ def run_record(trainer: Trainer) -> dict[str, Any]:
         "test": {"error": error, "loss": loss, "confusion": confusion, **confidence_record(trainer)},
         "validation": {"error": validation_error},
         "sparsity": _sparsity(layers),
+        "notes": list(trainer.sparsifier.notes),
+        "zero_weights": _zero_weights(trainer),
         "size": _size(trainer, layers),
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "seconds": trainer.seconds,
@@ -110,6 +113,11 @@ def _sparsity(layers: list[dict[str, Any]]) -> float:
     weights = sum(layer["weights"] for layer in layers)
     nonzero = sum(layer["nonzero"] for layer in layers)
     return float(1 - nonzero / max(1, weights))
+
+
+def _zero_weights(trainer: Trainer) -> int:
+    """Zeros in the matrices of the model, which a comparison counts, whichever groups they fell in."""
+    return sum(weight.numel() - int(weight.detach().count_nonzero()) for _, weight in prunable(trainer.model))
 
 
 def _size(trainer: Trainer, layers: list[dict[str, Any]]) -> dict[str, int]:

@@ -218,6 +218,7 @@ def _run(trainer: Trainer, place: Path, display: Display, stop: Asking) -> dict[
             track(trainer.history[-1])
 
         trainer.fit(checkpoint, stop, display.step, on_epoch)
+    display.end(trainer)
     run: dict[str, Any] = plain_json(run_record(trainer))
     if trainer.accelerator.is_main_process:
         model = _save_model(place / _MODEL, trainer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import InvalidArgumentError, NonFiniteError
+from ..sparsify import SparsityWarning
 from ._attach import attach
 from ._batches import Batches, augment_images
 from ._checkpoint import read_checkpoint, write_checkpoint
@@ -122,6 +124,18 @@ class Trainer:
         NonFiniteError
             When the loss is NaN or infinite.
         """
+        with warnings.catch_warnings():
+            # What a Sparsifier has to say is in its notes, which the displays and the record show.
+            warnings.simplefilter("ignore", SparsityWarning)
+            self._fit(checkpoint, stop, on_step, on_epoch)
+
+    def _fit(
+        self,
+        checkpoint: Path | None,
+        stop: Asking | None,
+        on_step: Callable[[Trainer, float], None] | None,
+        on_epoch: Callable[[Trainer], None] | None,
+    ) -> None:
         started, before, written = time.perf_counter(), self.seconds, -math.inf
         asked = False
         while self.epoch < self.epochs:

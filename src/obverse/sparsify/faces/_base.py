@@ -97,6 +97,9 @@ class Face:
         """Share of the groups that the strategy itself has switched off; for faces under control."""
         return 0.0
 
+    def renew(self, member: Member, strength: float) -> None:
+        """Draw the noise of a stated strength from now on; the weights stay as they are."""
+
     def descend(self, member: Member, strength: float, steps: int) -> None:
         """Apply a stated strength for the last ``steps`` optimizer steps."""
 
