@@ -43,8 +43,6 @@ EXCEPTIONS: set[tuple[str, str]] = {
     ("linear/_code.py", "penalties._tabulated"),
     ("report/_faces.py", "penalties._base"),
     ("report/_spectrum.py", "dropout._spectrum_summary"),
-    ("training/_attach.py", "sparsify._groups"),
-    ("training/_attach.py", "sparsify._rules"),
 }
 
 

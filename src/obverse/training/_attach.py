@@ -21,8 +21,7 @@ def attach(
     recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, total_steps: int, seed: int, data: Data
 ) -> Any:
     """The Sparsifier of a recipe, with what its face learns in the optimizer."""
-    from ..sparsify import Budget, Sparsifier
-    from ..sparsify._groups import SPANNING
+    from ..sparsify import SPANNING, Budget, Sparsifier
 
     if recipe.face == "none":
         return DenseTraining(model)
@@ -50,10 +49,9 @@ def attach(
 
 def prunable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """The weights that a Sparsifier without rules would regularize."""
-    from ..sparsify._rules import Rule, select
+    from ..sparsify import regularized
 
-    chosen = select(model, (), Rule(match="*", strength=0.0))
-    return [(selected.name, selected.parameter) for selected in chosen]
+    return regularized(model)
 
 
 class DenseTraining:
