@@ -1,6 +1,6 @@
 """Measures what the freeze of a budget needs beside model, gradients and optimizer: bytes per weight, at the peak.
 
-    python benchmarks/freeze_memory.py [--weights 100] [--layers 6]
+    python benchmarks/freeze_memory.py [--weights 100] [--layers 6] [--json FILE]
 
 Each measurement runs in a process of its own, whose peak resident memory the kernel reports: one that trains without a
 Sparsifier, one on the way to the budget, one that reaches the freeze, and one that finishes as well. The model is a
@@ -14,6 +14,7 @@ import json
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -49,19 +50,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=float, default=100.0, help="millions of weights")
     parser.add_argument("--layers", type=int, default=6, help="layers that share them")
+    parser.add_argument("--json", type=Path, help="file for the numbers")
     parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.stage is not None:
         print(json.dumps(measure(given.stage, given.weights, given.layers)))
         return
-    peaks = {}
+    peaks: dict[str, float] = {}
+    numbers: dict[str, dict[str, float]] = {}
     for stage in STAGES:
         command = [sys.executable, __file__, "--stage", stage, "--weights", str(given.weights)]
         done = subprocess.run([*command, "--layers", str(given.layers)], check=True, capture_output=True, text=True)
         found = json.loads(done.stdout.splitlines()[-1])
         peaks[stage] = found["peak"]
         beyond = (found["peak"] - peaks["train"]) / found["weights"]
+        numbers[stage] = {**found, "bytes_per_weight": beyond}
         print(f"{stage:8} {found['peak'] / 2**20:8,.0f} MB  {beyond:5.1f} bytes per weight more")
+    if given.json is not None:
+        given.json.write_text(json.dumps(numbers, indent=1))
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ def test_groups_that_span_tensors_are_counted_as_compaction_counts(name: str, gr
     sparsifier.finish()
     layers = sparsifier.layers()
     weights, nonzero = sum(row["weights"] for row in layers), sum(row["nonzero"] for row in layers)
+    assert {type(row[key]) for row in layers for key in ("weights", "nonzero")} == {int}
     assert all(0 <= row["nonzero"] <= row["weights"] for row in layers)
     assert weights <= before
     assert sparsifier.sparsity == 1 - nonzero / weights

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from ._budget import Budget
-from ._groups import SPANNING as SPANNING
-from ._groups import Grouping
+from ._groups import SPANNING, Grouping
 from ._notes import SparsityWarning
-from ._rules import Rule
-from ._rules import select as select
+from ._rules import Rule, regularized
 from ._sparsifier import Sparsifier
 from ._zeros import keep_zeros, release_zeros
 from .faces import (
@@ -24,6 +22,7 @@ from .faces import (
 
 __all__ = [
     "FACES",
+    "SPANNING",
     "Budget",
     "ConcreteNoise",
     "Face",
@@ -38,5 +37,6 @@ __all__ = [
     "TargetedNoise",
     "VariationalNoise",
     "keep_zeros",
+    "regularized",
     "release_zeros",
 ]

@@ -16,7 +16,7 @@ from torch import nn
 from ..errors import InvalidArgumentError, UnknownNameError
 from ._shards import is_sharded
 
-__all__ = ["Grouping", "grouping"]
+__all__ = ["SPANNING", "Grouping", "grouping"]
 
 
 class Grouping(Protocol):
@@ -72,6 +72,7 @@ class _Slices:
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 KINDS = ("weights", "units", "filters", "inputs")
 SPANNING = ("heads", "hidden", "embedding", "channels")
+"""Kinds of groups that span several tensors and need ``example_inputs``."""
 
 
 def grouping(kind: str, name: str, parameter: torch.Tensor, owner: nn.Module) -> Grouping:

@@ -67,7 +67,7 @@ class Plan:
                 for family, taken in sides[axis][1].items():
                     owned[family] += outside * taken * after
                 outside *= sides[axis][0]
-        return owned
+        return [int(count) for count in owned]
 
     def filled(
         self,

@@ -16,7 +16,7 @@ from ..errors import InvalidArgumentError, UnknownNameError
 from ..penalties import Penalty
 from ._budget import Budget
 
-__all__ = ["Match", "Rule", "Selected", "as_budget", "output_parameter", "select"]
+__all__ = ["Match", "Rule", "Selected", "as_budget", "output_parameter", "regularized", "select"]
 
 Match = str | re.Pattern[str] | type[nn.Module] | Sequence["str | re.Pattern[str] | type[nn.Module]"]
 
@@ -152,6 +152,17 @@ def select(model: nn.Module, rules: Sequence[Rule], default: Rule) -> list[Selec
     if not selected:
         raise InvalidArgumentError("nothing to regularize: the model has no trainable weight that the rules leave in")
     return selected
+
+
+def regularized(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Name and tensor of the weights that a `Sparsifier` without rules regularizes, each once.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If there are none.
+    """
+    return [(selected.name, selected.parameter) for selected in select(model, (), Rule(match="*", strength=0.0))]
 
 
 def _filled(rule: Rule, default: Rule) -> Rule:

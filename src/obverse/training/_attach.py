@@ -49,10 +49,9 @@ def attach(
 
 def prunable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """The weights that a Sparsifier without rules would regularize."""
-    from ..sparsify import Rule, select
+    from ..sparsify import regularized
 
-    chosen = select(model, (), Rule(match="*", strength=0.0))
-    return [(selected.name, selected.parameter) for selected in chosen]
+    return regularized(model)
 
 
 class DenseTraining:
