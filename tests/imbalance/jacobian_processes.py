@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from obverse._core.distributed import world_size
 from obverse.imbalance import HeteroskedasticRegularizer
 
 
@@ -27,6 +28,7 @@ def main(backend: Any, rank: int, world: int, folder: Path) -> None:
     if world > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meeting-{backend}", rank=rank, world_size=world)
         wrapped = DistributedDataParallel(model)
+    assert world_size() == world
     regularizer = HeteroskedasticRegularizer(wrapped, [0.2, 0.5, 1.0], strength=0.3, backend=backend, every=2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
     generator = torch.Generator().manual_seed(1)

@@ -19,6 +19,7 @@ from label_cases import STATEFUL, K, build
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from obverse._core.distributed import world_size
 from obverse.labels import (
     BrierScore,
     CalibrationError,
@@ -141,6 +142,7 @@ def main(kind: str, rank: int, world: int, folder: Path) -> None:
     torch.set_num_threads(1)
     if world > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meeting-{kind}", rank=rank, world_size=world)
+    assert world_size() == world
     ended = {case: train(case, kind, rank, world, folder) for case in STATEFUL}
     ended["metrics"] = metrics(rank, world)
     torch.save(ended, folder / f"{kind}-{rank}.pt")

@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from obverse import Budget, Sparsifier
+from obverse._core.distributed import world_size
 
 STEPS = 12
 CHANGES = {4: "hard-concrete", 7: "reweighted"}
@@ -31,6 +32,7 @@ def main(kind: str, method: str, rank: int, world: int, folder: Path) -> None:
     torch.set_num_threads(1)
     if world > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meeting-{kind}", rank=rank, world_size=world)
+    assert world_size() == world
     torch.manual_seed(0)
     model: nn.Module = nn.Sequential(nn.Linear(10, 15), nn.ReLU(), nn.Linear(15, 6), nn.ReLU(), nn.Linear(6, 3))
     wrapped = model

@@ -121,22 +121,25 @@ def test_a_copied_model_trains_by_itself(method: str) -> None:
     assert abs(run.sparsifier.sparsity - 0.7) < 0.01
 
 
-def _processes(kinds: tuple[str, ...], method: str, folder: Path) -> list[dict[str, torch.Tensor]]:
-    def launch(kind: str, rank: int, world: int) -> subprocess.Popen[bytes]:
-        arguments = [str(HERE / "sparsify_processes.py"), kind, method, str(rank), str(world), str(folder)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        return subprocess.Popen(
-            [sys.executable, "-W", "ignore", *arguments], cwd=HERE, env=environment, stderr=subprocess.PIPE
-        )
+def _start(script: str, *arguments: object) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-W", "ignore", str(HERE / script), *map(str, arguments)]
+    return subprocess.Popen(command, cwd=HERE, env=environment, stderr=subprocess.PIPE)
 
-    reference, *others = kinds
-    running = [launch(reference, 0, 1)] if reference == "one" else [launch(reference, rank, 2) for rank in (0, 1)]
-    running += [launch(kind, rank, 2) for kind in others for rank in (0, 1)]
+
+def _end(running: list[subprocess.Popen[bytes]]) -> None:
     for process in running:
         _, complaint = process.communicate(timeout=240)
         assert process.returncode == 0, complaint.decode()[-2000:]
-    names = [f"{reference}-0", *(f"{kind}-{rank}" for kind in others for rank in (0, 1))]
-    return [torch.load(folder / f"{name}.pt", weights_only=True) for name in names]
+
+
+def _processes(kinds: tuple[str, ...], method: str, folder: Path) -> list[dict[str, torch.Tensor]]:
+    worlds = {kind: 1 if kind == "one" else 2 for kind in kinds}
+    places = [(kind, rank) for kind, world in worlds.items() for rank in range(world)]
+    _end([_start("sparsify_processes.py", kind, method, rank, worlds[kind], folder) for kind, rank in places])
+    found = {place: torch.load(folder / "{}-{}.pt".format(*place), weights_only=True) for place in places}
+    # The first kind is what the others are compared with.
+    return [found[place] for place in places if place != (kinds[0], 1)]
 
 
 @pytest.mark.parametrize(
@@ -185,6 +188,25 @@ def test_a_metric_is_measured_over_all_processes(kind: str, tmp_path: Path) -> N
         assert torch.equal(first[name], second[name])
         assert float((first[name] - expected).abs().mean()) < 1e-2
         assert float(((first[name] == 0) == (expected == 0)).float().mean()) > 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["dropout", "standout", "variational", "dropout-bernoulli", "variational-weights"])
+def test_gradients_of_two_processes_are_distributed_as_those_of_one(method: str, tmp_path: Path) -> None:
+    """Noise on weights is the same; noise on activations is independent, so that the gradient's law is the same."""
+    _end([_start("noise_processes.py", method, rank, world, tmp_path) for rank, world in ((0, 1), (0, 2), (1, 2))])
+    one, first, second = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1"))
+    assert first["draws"] == one["draws"]
+    assert torch.equal(first["mean"], second["mean"])
+    assert float(one["variance"].min()) > 0
+    if method in ("dropout-bernoulli", "variational-weights"):
+        torch.testing.assert_close(first["mean"], one["mean"], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(first["variance"], one["variance"], rtol=1e-3, atol=1e-9)
+        return
+    error = ((one["variance"] + first["variance"]) / one["draws"]).sqrt()
+    assert float(((first["mean"] - one["mean"]) / error).abs().max()) < 4
+    # Rows of the two processes are equal: with the same noise this would be 2.
+    assert float((first["variance"] / one["variance"]).mean()) == pytest.approx(1, abs=0.1)
 
 
 def test_noise_on_activations_differs_from_process_to_process(monkeypatch: pytest.MonkeyPatch) -> None:

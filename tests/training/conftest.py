@@ -19,10 +19,20 @@ pytest.importorskip("accelerate")
 @pytest.fixture
 def blobs(tmp_path: Path) -> Path:
     """Three Gaussian blobs in six dimensions, as csv."""
+    return _blobs(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, once for all tests of a file."""
+    return _blobs(tmp_path_factory.mktemp("table"))
+
+
+def _blobs(folder: Path) -> Path:
     rng = np.random.default_rng(0)
     labels = np.arange(150) % 3
     points = rng.normal(size=(150, 6)) + 3 * np.eye(6)[labels]
-    path = tmp_path / "blobs.csv"
+    path = folder / "blobs.csv"
     lines = ["a,b,c,d,e,f,label"]
     lines += [",".join([*(f"{x:.5f}" for x in row), str(y)]) for row, y in zip(points, labels, strict=True)]
     path.write_text("\n".join(lines) + "\n")

@@ -22,6 +22,8 @@ __all__ = ["accelerator_of", "decided", "torch_settings"]
 # Enough steps for the ramp of a budget to be gentle, within bounds that keep small data short.
 _STEPS = 2500
 _FEWEST_EPOCHS, _MOST_EPOCHS = 20, 200
+# Where launchers say how many processes they started: torch and Accelerate, and three kinds of MPI.
+_LAUNCHED = ["WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"]
 
 
 def accelerator_of(recipe: Recipe) -> Any:
@@ -30,19 +32,33 @@ def accelerator_of(recipe: Recipe) -> Any:
     Raises
     ------
     InvalidArgumentError
-        When the device does not know the precision.
+        When the device does not know the precision, or when a launcher started several processes that would not work
+        together on the device: each of them would train the whole run.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
+    from accelerate.utils import get_int_from_env
 
     if not torch.distributed.is_initialized():
         # Accelerate keeps one device and precision per process; an earlier study may have had others.
         AcceleratorState._reset_state(reset_partial_state=True)
     precision = "no" if recipe.precision == "fp32" else recipe.precision
     try:
-        return Accelerator(mixed_precision=precision, cpu=recipe.device == "cpu")
+        # Processes on CPUs find each other only where Accelerate is told that there is nothing else.
+        accelerator = Accelerator(mixed_precision=precision, cpu=_is_on_cpu(recipe))
     except ValueError as error:
         raise InvalidArgumentError(f"precision {recipe.precision}: {error}") from error
+    launched = get_int_from_env(_LAUNCHED, 1)
+    if accelerator.num_processes < launched:
+        raise InvalidArgumentError(
+            f"a launcher started {launched} processes, and they cannot share a run on the device "
+            f"{accelerator.device.type}: choose --device cpu, or start one process"
+        )
+    return accelerator
+
+
+def _is_on_cpu(recipe: Recipe) -> bool:
+    return recipe.device == "cpu" or not torch.accelerator.is_available()
 
 
 @contextmanager
@@ -81,6 +97,6 @@ def decided(recipe: Recipe, data: Data, processes: int, stored: Path | None = No
         def build() -> nn.Module:
             return build_model(recipe.model, data.input_shape, len(data.classes), recipe.width, data.tokens)
 
-        on_cpu = recipe.device == "cpu" or not torch.accelerator.is_available()
-        threads = chosen_threads(build, data, recipe.batch_size, processes, stored, measure=on_cpu)
+        measure = _is_on_cpu(recipe)
+        threads = chosen_threads(build, data, recipe.batch_size, processes, stored, measure=measure)
     return recipe.model_copy(update={"epochs": epochs, "threads": threads})

@@ -85,6 +85,8 @@ class ProgressDisplay(LiveDisplay):
     def start(self, trainer: Trainer) -> None:
         """A run begins, or goes on from its checkpoint."""
         name = f"seed {trainer.seed}"
+        if trainer.world > 1:
+            self._line(f"{name}: {trainer.world} processes share each batch")
         if self._bar is not None:
             if self._task is not None:
                 self._bar.remove_task(self._task)

@@ -29,6 +29,7 @@ def run_record(trainer: Trainer) -> dict[str, Any]:
     layers = [_layer(layer) for layer in trainer.sparsifier.layers()]
     return {
         "seed": trainer.seed,
+        "processes": trainer.world,
         "history": trainer.history,
         "trajectory": [dict(point) for point in trainer.sparsifier.trajectory],
         "layers": layers,
