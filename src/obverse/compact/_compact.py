@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from torch import nn
 from ..errors import InvalidArgumentError
 from ..graph import (
     Dependencies,
+    Inputs,
     Knowledge,
     Rebuilt,
     Verdict,
@@ -22,8 +22,11 @@ from ..graph import (
     grouped,
     judge,
     macs,
+    outputs_of,
     parameters,
+    plain_copy,
     rebuild,
+    unwrapped,
 )
 from ._certificate import Certificate, Cost, Difference, Refusal
 
@@ -75,6 +78,7 @@ def compact(
     if not (isinstance(tolerance, int | float) and math.isfinite(tolerance) and tolerance >= 0):
         raise InvalidArgumentError(f"tolerance must be a finite number, at least 0; got {tolerance!r}")
     inputs = as_inputs(example_inputs)
+    model = unwrapped(model)
     know = analyze(model, inputs)
     if keep is not None:
         _pin_kept(know, keep)
@@ -131,19 +135,11 @@ def _allowed(one: Difference, tolerance: float) -> float:
     return (1e-10 if one.dtype == "float64" else tolerance) * max(1.0, one.scale)
 
 
-def _outputs(value: Any) -> list[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    return [t for one in value for t in _outputs(one)] if isinstance(value, list | tuple) else []
-
-
-def _probes(inputs: tuple[Any, ...]) -> dict[str, tuple[Any, ...]]:
+def _probes(inputs: Inputs) -> dict[str, Inputs]:
     generator = torch.Generator().manual_seed(0)
 
-    def random(one: Any, scale: float) -> Any:
-        if not isinstance(one, torch.Tensor) or not one.numel():
+    def random(one: torch.Tensor, scale: float) -> torch.Tensor:
+        if not one.numel():
             return one
         if one.is_floating_point():
             return (scale * torch.randn(one.shape, generator=generator)).to(one)
@@ -154,26 +150,24 @@ def _probes(inputs: tuple[Any, ...]) -> dict[str, tuple[Any, ...]]:
 
     return {
         "given": inputs,
-        "random": tuple(random(one, 1.0) for one in inputs),
-        "stress": tuple(random(one, 100.0) for one in inputs),
+        "random": inputs.map(lambda one: random(one, 1.0)),
+        "stress": inputs.map(lambda one: random(one, 100.0)),
     }
 
 
 def _differences(
-    model: nn.Module, small: nn.Module, inputs: tuple[Any, ...], know: Knowledge, verdict: Verdict
+    model: nn.Module, small: nn.Module, inputs: Inputs, know: Knowledge, verdict: Verdict
 ) -> list[Difference]:
     """In float64 the same plan is carried out on the model in float64, so that rounding does not hide a fault."""
     found = []
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     for wide in dict.fromkeys((torch.float64, dtype)):
-        first = copy.deepcopy(model).eval().to(wide)
-        second = copy.deepcopy(small).eval() if wide == dtype else rebuild(first, know, verdict).model
+        first = plain_copy(model).eval().to(wide)
+        second = plain_copy(small).eval() if wide == dtype else rebuild(first, know, verdict).model
         for kind, probe in _probes(inputs).items():
-            fed = tuple(
-                one.to(wide) if isinstance(one, torch.Tensor) and one.is_floating_point() else one for one in probe
-            )
+            fed = probe.map(lambda one: one.to(wide) if one.is_floating_point() else one)
             with torch.no_grad():
-                a, b = _outputs(first(*fed)), _outputs(second(*fed))
+                a, b = outputs_of(fed.call(first)), outputs_of(fed.call(second))
             if [t.shape for t in a] != [t.shape for t in b]:
                 raise RuntimeError("the outputs have other shapes")
             gap = max(
@@ -185,7 +179,7 @@ def _differences(
     return found
 
 
-def _cost(model: nn.Module, inputs: tuple[Any, ...]) -> Cost:
+def _cost(model: nn.Module, inputs: Inputs) -> Cost:
     held = {id(t): t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers())}
     return Cost(parameters(model), macs(model, inputs), sum(held.values()))
 
@@ -196,7 +190,7 @@ def _certificate(
     verdict: Verdict,
     done: Rebuilt,
     differences: list[Difference],
-    inputs: tuple[Any, ...],
+    inputs: Inputs,
     trouble: list[str],
 ) -> Certificate:
     return Certificate(

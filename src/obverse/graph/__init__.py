@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from ._bytes import estimated_bytes, stored_bytes
 from ._channels import Channels
-from ._costs import as_inputs, latency, macs, parameters, time_ratio
+from ._copies import plain_copy, unwrapped
+from ._costs import latency, macs, parameters, time_ratio
 from ._dead import Verdict, judge
 from ._dependencies import KINDS, Dependencies, Group, Slice, dependencies, grouped
 from ._families import Family, Removable, removable
 from ._flow import Flow, Knowledge, Read
+from ._inputs import Inputs, as_inputs
 from ._layers import register_layer
 from ._rebuild import Change, Rebuilt, rebuild
 from ._timing import Interval, compare_times, interval_of
-from ._trace import analyze
+from ._watch import analyze, outputs_of
 
 __all__ = [
     "KINDS",
@@ -22,6 +24,7 @@ __all__ = [
     "Family",
     "Flow",
     "Group",
+    "Inputs",
     "Interval",
     "Knowledge",
     "Read",
@@ -39,10 +42,13 @@ __all__ = [
     "judge",
     "latency",
     "macs",
+    "outputs_of",
     "parameters",
+    "plain_copy",
     "rebuild",
     "register_layer",
     "removable",
     "stored_bytes",
     "time_ratio",
+    "unwrapped",
 ]

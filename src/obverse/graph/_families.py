@@ -14,7 +14,7 @@ from ._dead import Verdict, missing_from_box
 from ._dependencies import KINDS, Group, grouped
 from ._flow import Knowledge
 from ._rebuild import rebuild
-from ._trace import analyze
+from ._watch import analyze
 
 __all__ = ["Family", "Removable", "removable"]
 
@@ -120,7 +120,7 @@ def removable(model: nn.Module, example_inputs: Any) -> Removable:
             key = (group.kinds, tuple(sorted((one.tensor, one.axis, len(one.indices)) for one in slices)))
             alike.setdefault(key, []).append((root, group))
     families = [_family(know, kinds, groups, order, parameters) for (kinds, _), groups in alike.items()]
-    every = know.channels.roots(torch.arange(know.channels.count))
+    every = torch.from_numpy(know.channels.every_root())
     # The copies of weights that the analysis made are not needed any more.
     know.reads.clear()
     know.model = nn.Module()

@@ -1,0 +1,173 @@
+"""Normalization as functions: which channels share statistics, and what becomes of constants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from ._channels import WHOLE
+from ._flow import Flow, Knowledge, Scaled
+from ._weighted import barrier, exact
+
+__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
+
+
+def batch_norm(
+    know: Knowledge,
+    owner: str,
+    flow: Flow,
+    mean: torch.Tensor | None,
+    variance: torch.Tensor | None,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    eps: float,
+    training: bool,
+) -> Flow:
+    """Batch normalization over axis 1, by running statistics."""
+    labels = know.channels.tie_along(flow.label, 1, flow.shape[1])
+    if mean is None or variance is None or training:
+        return _alone(know, owner, flow, weight, bias, "has no running statistics")
+    for tensor, what in ((weight, "scale"), (bias, "shift"), (mean, "running mean"), (variance, "running variance")):
+        if tensor is not None:
+            know.channels.tie(labels, know.axis(tensor, 0, f"{what} of {owner}: one for each channel"))
+    know.kinds.setdefault("normed", []).append(labels)
+    tail = (1,) * (flow.ndim - 2)
+    varying, value = flow.varying, flow.value
+    if weight is not None:
+        varying = varying & (weight.detach().cpu() != 0).reshape(1, -1, *tail)
+    if not bool(varying.all()):
+        centered = value - _wide(mean, tail)
+        value = centered / (_wide(variance, tail) + eps).sqrt()
+        value = value if weight is None else value * _wide(weight, tail)
+        value = value if bias is None else value + _wide(bias, tail)
+    label = labels.reshape(1, -1, *tail) if flow.label.shape[1] > 1 else flow.label
+    return Flow.of(flow.shape, label, value, varying)
+
+
+def _wide(tensor: torch.Tensor, tail: tuple[int, ...]) -> torch.Tensor:
+    found = exact(tensor)
+    assert found is not None
+    return found.reshape(1, -1, *tail)
+
+
+def _alone(
+    know: Knowledge, owner: str, flow: Flow, weight: torch.Tensor | None, bias: torch.Tensor | None, why: str
+) -> Flow:
+    for tensor in (weight, bias):
+        for source in () if tensor is None else know.sources(tensor):
+            know.fix(source.name, f"{owner} {why}")
+    return barrier(know, f"{owner} {why}", flow, like=torch.empty(flow.shape, device="meta"))  # type: ignore[no-any-return]
+
+
+def instance_norm(
+    know: Knowledge, owner: str, flow: Flow, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float, *rest: Any
+) -> Flow:
+    """Instance normalization over the positions of every channel; running statistics are cut with the channels."""
+    labels = know.channels.tie_along(flow.label, 1, flow.shape[1])
+    for tensor in (weight, bias, *rest):
+        if isinstance(tensor, torch.Tensor):
+            know.channels.tie(labels, know.axis(tensor, 0, f"numbers of {owner}: one for each channel"))
+    tail = (1,) * (flow.ndim - 2)
+    varying = flow.varying.flatten(2).any(2).reshape(*flow.varying.shape[:2], *tail)
+    if weight is not None:
+        varying = varying & (weight.detach().cpu() != 0).reshape(1, -1, *tail)
+    value = flow.value
+    if not bool(varying.all()):
+        value = functional.instance_norm(flow.full(flow.value), None, None, exact(weight), exact(bias), eps=eps)
+        if any(isinstance(tensor, torch.Tensor) for tensor in rest):
+            varying = torch.ones_like(varying)
+    return Flow.of(flow.shape, flow.label, value, varying)
+
+
+def group_norm(
+    know: Knowledge,
+    owner: str,
+    flow: Flow,
+    groups: int,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    eps: float,
+) -> Flow:
+    """Group normalization over axis 1: a group's channels share their statistics, so whole groups go."""
+    count = flow.shape[1]
+    labels = know.channels.tie_along(flow.label, 1, count)
+    parts = labels.reshape(groups, -1)
+    know.channels.tie(parts, parts[:, :1])
+    if groups == 1:
+        know.channels.pin(labels, f"{owner} takes mean and variance over all of its channels")
+    else:
+        know.notes.append(f"{owner}: channels go in whole groups of {parts.shape[1]}, as its statistics are shared")
+    for tensor, what in ((weight, "scale"), (bias, "shift")):
+        if tensor is not None:
+            know.channels.tie(labels, know.axis(tensor, 0, f"{what} of {owner}: one for each channel"))
+    tail = (1,) * (flow.ndim - 2)
+    moving = flow.varying.expand(-1, count, *[-1] * len(tail))
+    grouped = moving.reshape(len(moving), groups, -1).any(2)
+    varying = grouped.repeat_interleave(count // groups, 1).reshape(len(moving), count, *tail)
+    if weight is not None:
+        varying = varying & (weight.detach().cpu() != 0).reshape(1, -1, *tail)
+    value = flow.value
+    if not bool(varying.all()):
+        value = functional.group_norm(flow.full(flow.value), groups, exact(weight), exact(bias), eps)
+    return Flow.of(flow.shape, flow.label, value, varying)
+
+
+def layer_norm(
+    know: Knowledge,
+    owner: str,
+    flow: Flow,
+    axes: int,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    eps: float,
+) -> Flow:
+    """Layer normalization over the last ``axes`` axes: it takes its statistics over all channels, so all stay."""
+    know.channels.pin(flow.label, f"{owner} takes mean and variance over all of its channels")
+    for tensor in (weight, bias):
+        for source in () if tensor is None else know.sources(tensor):
+            know.fix(source.name, f"{owner} takes mean and variance over all of its channels")
+    dims = tuple(range(-axes, 0))
+    varying = flow.varying.any(dims, keepdim=True)
+    if weight is not None:
+        varying = varying & (weight.detach().cpu() != 0)
+    value = flow.value
+    if not bool(varying.all()):
+        value = functional.layer_norm(flow.full(flow.value), flow.shape[-axes:], exact(weight), exact(bias), eps)
+    return Flow.of(flow.shape, torch.full((1,) * flow.ndim, WHOLE), value, varying)
+
+
+def rms_norm(
+    know: Knowledge,
+    owner: str,
+    flow: Flow,
+    weight: torch.Tensor | None,
+    eps: float | None,
+    attribute: str | None,
+    offset: float = 0.0,
+) -> Flow:
+    """Root-mean-square normalization over the last axis; channels that are zero can go, with scale and eps rescaled.
+
+    ``attribute`` names the eps of the module, None where it has none that could be changed. The scale is
+    ``weight + offset``.
+    """
+    size = flow.shape[-1]
+    labels = know.channels.tie_along(flow.label, -1, size)
+    zero = flow.constant(-1) == 0
+    if not know.assume_zeroed:
+        know.channels.pin(labels[~zero], f"{owner} takes its root mean square over channels that are not zero")
+    varying = flow.varying.any(-1, keepdim=True) & ~zero
+    value = torch.zeros(1, dtype=torch.float64)
+    if weight is not None:
+        know.channels.tie(labels, know.axis(weight, 0, f"scale of {owner}: one for each channel"))
+        varying = varying & (weight.detach().cpu() + offset != 0)
+    if weight is None or attribute is None or not eps:
+        know.channels.pin(labels, f"{owner} has no scale and eps of its own that could make up for fewer channels")
+    else:
+        know.scaled.append(Scaled(owner, labels, attribute, offset))
+    if not bool(varying.all()):
+        full = flow.full(flow.value)
+        scale = 1.0 if weight is None else exact(weight) + offset  # type: ignore[operator]
+        value = full * torch.rsqrt(full.square().mean(-1, keepdim=True) + (eps or 0.0)) * scale
+    return Flow.of(flow.shape, flow.label, value, varying)

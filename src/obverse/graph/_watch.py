@@ -1,0 +1,287 @@
+"""Watching one run of a model: every function that its code calls on real tensors, whatever Python does around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from ..errors import InvalidArgumentError
+from ._copies import plain_copy, unwrapped
+from ._flow import Flow, Knowledge
+from ._inputs import as_inputs
+from ._layers import handler_of
+from ._numbers import followed_lengths, mark_attributes
+from ._operations import apply, derive, flows_in, swap, tensors_in
+from ._weighted import barrier
+
+__all__ = ["analyze", "outputs_of"]
+
+# What a tensor is asked about itself, which follows when it becomes smaller.
+_QUESTIONS = frozenset(
+    """shape size dim ndim ndimension dtype device numel nelement layout is_cuda is_sparse is_quantized is_meta is_nested
+    requires_grad is_floating_point is_complex is_contiguous stride storage_offset len hash element_size itemsize nbytes
+    get_device is_leaf grad_fn names has_names is_cpu is_mps is_xpu is_inference data_ptr untyped_storage _version
+    is_same_size grad is_conj is_neg is_signed result_type can_cast promote_types names output_nr volatile is_tensor
+    is_storage repr format is_set_to is_shared is_pinned retains_grad register_hook is_mkldnn is_vulkan is_ipu is_xla is_mtia
+    is_maia is_sparse_csr dim_order _is_view _base dir reduce_ex type_string""".split()
+)
+
+
+_LENGTHS = ("shape", "size", "len", "numel", "nelement")
+
+
+class _Watch(TorchFunctionMode):
+    """Follows tensors through the functions that are called on them."""
+
+    def __init__(self, know: Knowledge) -> None:
+        super().__init__()
+        self.know = know
+        self.owners: list[str] = []
+        self.inside = 0  # depth of layers that are understood as a whole
+        self._flows: dict[int, tuple[torch.Tensor, Flow]] = {}
+
+    # ------------------------------------------------------------------ what is followed
+    def flow_of(self, tensor: torch.Tensor) -> Flow | None:
+        """What is known of a tensor; None for what does not depend on an input."""
+        found = self._flows.get(id(tensor))
+        return None if found is None else found[1]
+
+    def follow(self, tensor: torch.Tensor, flow: Flow) -> None:
+        """Remember what is known of a tensor."""
+        if tuple(tensor.shape) != flow.shape:
+            reason = f"what {self.owners[-1] if self.owners else 'the model'} gives has another shape than was expected"
+            self.know.channels.pin(flow.label, reason)
+            flow = self.know.whole(tensor)
+        self._flows[id(tensor)] = (tensor, replace(flow, real=tensor))
+
+    def seen(self, value: Any) -> Any:
+        """The same nesting with flows in place of the tensors that are followed."""
+        return swap(value, lambda one: self.flow_of(one) or one if isinstance(one, torch.Tensor) else one)
+
+    def assign(self, result: Any, flows: Any) -> None:
+        """Follow the tensors of a result."""
+        if isinstance(result, torch.Tensor):
+            if isinstance(flows, Flow):
+                self.follow(result, flows)
+        elif isinstance(result, list | tuple):
+            for one, flow in zip(result, flows if isinstance(flows, list | tuple) else [flows] * len(result), strict=False):
+                self.assign(one, flow)
+
+    # ------------------------------------------------------------------ functions
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self.inside:
+            return func(*args, **kwargs)
+        name, in_place = _named(func)
+        if name in _QUESTIONS:
+            answer = func(*args, **kwargs)
+            return followed_lengths(answer) if name in _LENGTHS else answer
+        given = self.seen(args), self.seen(kwargs)
+        before = [one for one in flows_in(given) if one.real is not None]
+        versions = {id(t): t._version for t in tensors_in((args, kwargs))}
+        result = func(*args, **kwargs)
+        owner = self.owners[-1] if self.owners else ""
+        changed = [t for t in tensors_in((args, kwargs)) if t._version != versions[id(t)]]
+        out_of_place = _twin_of(func, name) if in_place or name == "setitem" else func
+        if not before:
+            self._constant(name, owner, func, args, kwargs, result)
+            return result
+        target = args[0] if name == "setitem" else result
+        try:
+            flows = apply(self.know, name, owner, out_of_place, *given, target)
+        except Exception as error:
+            line = next(iter(str(error).splitlines()), "")[:120]
+            reason = f"{name} in {owner or 'the model'} is used in a way that is not understood ({type(error).__name__}: {line})"
+            for tensor in tensors_in((args, kwargs)):
+                for source in self.know.sources(tensor):
+                    self.know.fix(source.name, reason)
+            flows = barrier(self.know, reason, *flows_in(given), like=target)
+        if changed:
+            self._changed_in_place(changed, flows, name, owner)
+        if name != "setitem":
+            self.assign(result, flows)
+        return result
+
+    def _constant(self, name: str, owner: str, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        try:
+            derive(self.know, name, owner, func, args, kwargs, result)
+        except Exception as error:
+            for tensor in tensors_in((args, kwargs)):
+                for source in self.know.sources(tensor):
+                    self.know.fix(source.name, f"{name} in {owner or 'the model'} is not understood ({error})")
+
+    def _changed_in_place(self, changed: list[torch.Tensor], flows: Any, name: str, owner: str) -> None:
+        """A tensor that was written to, and all that look at the same memory."""
+        for tensor in changed:
+            made = flows if isinstance(flows, Flow) and flows.shape == tuple(tensor.shape) else None
+            storage = tensor.untyped_storage().data_ptr()
+            for held, flow in list(self._flows.values()):
+                if held is tensor or held.untyped_storage().data_ptr() != storage:
+                    continue
+                if made is not None and held.shape == tensor.shape and held.data_ptr() == tensor.data_ptr():
+                    self.follow(held, made)
+                    continue
+                reason = f"{name} in {owner or 'the model'} writes into memory that another tensor shows"
+                self.know.channels.pin(flow.label, reason)
+                if made is not None:
+                    self.know.channels.pin(made.label, reason)
+                self.follow(held, self.know.whole(held))
+            self.follow(tensor, made if made is not None else self.know.whole(tensor))
+            for source in self.know.sources(tensor):
+                self.know.fix(source.name, f"{name} in {owner or 'the model'} writes into it")
+
+    # ------------------------------------------------------------------ modules
+    @contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """Know in whose code a function stands, and hand layers that are registered as a whole to their rule."""
+        hooks = []
+        for name, module in model.named_modules():
+            handler = handler_of(module)
+            hooks.append(module.register_forward_pre_hook(self._enter(name, handler), prepend=True, with_kwargs=True))
+            hooks.append(module.register_forward_hook(self._leave(name, handler), with_kwargs=True, always_call=True))
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _enter(self, name: str, handler: Any) -> Any:
+        def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+            self.owners.append(name)
+            self.inside += handler is not None
+
+        return enter
+
+    def _leave(self, name: str, handler: Any) -> Any:
+        def leave(module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
+            if self.owners and self.owners[-1] == name:
+                self.owners.pop()
+            if handler is None:
+                return
+            self.inside -= 1
+            if self.inside:
+                return
+            self.inside += 1  # what a rule computes is not followed
+            try:
+                flows = flows_in(self.seen((args, kwargs)))
+                if flows:
+                    self.assign(result, self._by_rule(name, module, handler, flows, result))
+            finally:
+                self.inside -= 1
+
+        return leave
+
+    def _by_rule(self, name: str, module: nn.Module, handler: Any, flows: list[Flow], result: Any) -> Any:
+        reason = f"{name} ({type(module).__name__}) takes several inputs"
+        if len(flows) == 1:
+            try:
+                return handler(self.know, name, module, flows[0])
+            except Exception as error:
+                reason = f"{name} ({type(module).__name__}) is not understood ({type(error).__name__}: {error})"
+        for tensor in module.parameters():
+            for source in self.know.sources(tensor):
+                self.know.fix(source.name, reason)
+        return barrier(self.know, reason, *flows, like=result)
+
+
+def _named(func: Any) -> tuple[str, bool]:
+    """Name of a function without what marks it as a getter, an operator or one that works in place."""
+    name = str(getattr(func, "__name__", func))
+    if name in ("__get__", "__set__"):
+        name = str(getattr(getattr(func, "__self__", None), "__name__", name))
+        return ("set_" + name if func.__name__ == "__set__" else name), False
+    if name.startswith("__") and name.endswith("__"):
+        name = name[2:-2]
+        if name in _IN_PLACE:
+            return name[1:], True
+        return _REVERSED.get(name, name), False
+    if name.endswith("_") and not name.endswith("__"):
+        return name[:-1], True
+    return name, False
+
+
+_IN_PLACE = frozenset("iadd isub imul itruediv ifloordiv ipow iand ior ixor imatmul imod".split())
+_REVERSED = {
+    "radd": "add", "rsub": "rsub", "rmul": "mul", "rtruediv": "rdiv", "rpow": "rpow", "rand": "and", "ror": "or",
+    "rmatmul": "rmatmul", "rfloordiv": "floordiv",
+}  # fmt: skip
+
+
+def _twin_of(func: Any, name: str) -> Any:
+    """The function that gives what one that works in place leaves."""
+    if name == "setitem":
+        return func
+    twin = getattr(torch.Tensor, name, None) or getattr(torch, name, None)
+    if twin is None:
+        twin = getattr(torch.Tensor, f"__{name}__", None) or getattr(torch.nn.functional, name, None)
+    return twin or func
+
+
+# ------------------------------------------------------------------------------------------------- the analysis
+def analyze(model: nn.Module, example_inputs: Any, *, assume_zeroed: bool = False) -> Knowledge:
+    """Run a model once and find its channels, their classes, and the values that no input changes.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Left as it is. Compiled models and the wrappers of data parallelism are looked into.
+    example_inputs : tensor, tuple of positional or mapping of keyword arguments
+        One batch, as the model takes it.
+    assume_zeroed : bool, default False
+        Whether a channel that goes will have been zeroed with everything that writes it, as training by groups does,
+        instead of judging by the weights as they are.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If ``model`` is no module or does not run on the example inputs; the message says where.
+    """
+    inputs = as_inputs(example_inputs)
+    twin = plain_copy(unwrapped(model)).eval()
+    know = Knowledge(twin, assume_zeroed=assume_zeroed)
+    mark_attributes(twin)
+    watch = _Watch(know)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        for tensor in inputs.tensors():
+            watch.follow(tensor, know.whole(tensor))
+        with torch.no_grad(), watch.watching(twin), watch:
+            result = inputs.call(twin)
+    except Exception as error:
+        where = f" in {watch.owners[-1]}" if watch.owners and watch.owners[-1] else ""
+        line = next(iter(str(error).splitlines()), "")[:300]
+        raise InvalidArgumentError(
+            f"{type(model).__name__} does not run on the example inputs ({type(error).__name__}{where}: {line})"
+        ) from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    for tensor in outputs_of(result):
+        flow = watch.flow_of(tensor)
+        if flow is not None:
+            know.channels.pin(flow.label, "it is an output of the model")
+        for source in know.sources(tensor):
+            know.fix(source.name, "it is an output of the model")
+    know.settle()
+    return know
+
+
+def outputs_of(value: Any) -> list[torch.Tensor]:
+    """The tensors of an output: in sequences, mappings and dataclasses, however deep. Caches are no outputs."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        return [tensor for one in value.values() for tensor in outputs_of(one)]
+    if isinstance(value, list | tuple):
+        return [tensor for one in value for tensor in outputs_of(one)]
+    if is_dataclass(value) and not isinstance(value, type):
+        return [tensor for one in fields(value) for tensor in outputs_of(getattr(value, one.name))]
+    return []
+
+
