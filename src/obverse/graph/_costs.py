@@ -43,11 +43,15 @@ def macs(model: nn.Module, inputs: Any) -> int:
 
     fast = torch.backends.mha.get_fastpath_enabled()
     modes = [(module, module.training) for module in model.modules()]
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     counter = FlopCounterMode(display=False)
     try:
         # Fused kernels hide the products that they consist of.
         torch.backends.mha.set_fastpath_enabled(False)
         model.eval()
+        for parameter in learned:
+            # The counter hangs hooks into the graph of gradients wherever a tensor says that it wants one.
+            parameter.requires_grad_(False)
         with (
             torch.no_grad(),
             _plain_products(),
@@ -57,6 +61,8 @@ def macs(model: nn.Module, inputs: Any) -> int:
             as_inputs(inputs).call(model)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        for parameter in learned:
+            parameter.requires_grad_(True)
         for module, mode in modes:
             module.training = mode
     return int(counter.get_total_flops()) // 2

@@ -244,6 +244,7 @@ class Knowledge:
         self._sources: dict[int, list[Source]] = {}
         self._held: list[torch.Tensor] = []  # ids are those of living tensors
         self.created: dict[int, tuple[str, dict[int, int]]] = {}  # constants: in whose code, and stated sizes
+        self.opened: dict[int, torch.Tensor] = {}  # labels of constants whose size can be changed
         for name, tensor in [
             *self.model.named_parameters(remove_duplicate=False),
             *self.model.named_buffers(remove_duplicate=False),

@@ -11,10 +11,11 @@ from torch import nn
 from torch.nn import functional
 
 from ._channels import WHOLE
+from ._elementwise import combined, joined, padded
 from ._flow import Even, Flow, Knowledge, Move, Source, squeezed
 from ._moves import moved
 from ._norms import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
-from ._numbers import Length
+from ._numbers import Attribute, Length
 from ._products import attention, einsum, product, unmatched
 from ._recurrent import recurrent
 from ._weighted import barrier, contract, convolve, look_up
@@ -186,6 +187,10 @@ def derive(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs:
             for source in know.sources(used[0]):
                 if source.axes is not None:
                     know.fix(source.name, f"{name} in {owner or 'the model'} rearranges it")
+    elif name == "embedding" and len(used) == 1:
+        index = next(one for one in tensors_in((args, kwargs)) if one is not used[0])
+        found = [replace(one, index=one.flat()[index]) for one in know.sources(used[0]) if one.axes is None]
+        know.derive(made[0], found)
     elif name in _ELEMENTWISE and len(made) == 1:
         sources = []
         for tensor in used:
@@ -232,8 +237,8 @@ def lifted(know: Knowledge, tensor: torch.Tensor, beside: list[Flow], name: str,
     ``axes`` are the axes, counted from the end, along which the flows beside it have channels.
     """
     value = squeezed(tensor.detach().to("cpu", torch.float64)) if not tensor.is_complex() else torch.zeros(1)
-    label = torch.full((1,) * tensor.ndim, WHOLE)
-    for axis in axes:
+    label = _stated(know, tensor, value)
+    for axis in () if label.numel() > 1 else axes:
         if -axis > tensor.ndim or tensor.shape[axis] == 1:
             continue
         if know.sources(tensor):
@@ -257,6 +262,29 @@ def lifted(know: Knowledge, tensor: torch.Tensor, beside: list[Flow], name: str,
     )
 
 
+def _stated(know: Knowledge, tensor: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Channels along the one axis of a constant whose length is an attribute of a module, which can be changed."""
+    label = torch.full((1,) * tensor.ndim, WHOLE)
+    owner, sizes = know.created.get(id(tensor), ("", {}))
+    open_axes = [
+        axis for axis, size in sizes.items() if isinstance(size, Attribute) and value.ndim == tensor.ndim and value.shape[axis] == 1
+    ]
+    if len(open_axes) != 1:
+        return label
+    if id(tensor) not in know.opened:
+        along = know.channels.fresh(tensor.shape[open_axes[0]])
+        label = along.reshape(-1, *[1] * (tensor.ndim - open_axes[0] - 1))
+        label = label.reshape((1,) * (tensor.ndim - label.ndim) + tuple(label.shape))
+        know.opened[id(tensor)] = label
+        know.moves.append(Move("a constant", owner, [], [label], sizes))
+    return know.opened[id(tensor)]
+
+
+def constant_flow(know: Knowledge, tensor: torch.Tensor, axes: list[int]) -> Flow:
+    """A constant as a flow that keeps its size, but for channels of the parameters that it was made of."""
+    return lifted(know, tensor, [], "", "", axes)
+
+
 def _channel_axes(flows: list[Flow]) -> list[int]:
     """Axes along which flows have channels, counted from the end."""
     return sorted({axis - flow.ndim for flow in flows for axis in flow.varied_axes()})
@@ -277,10 +305,10 @@ def _elementwise(know: Knowledge, name: str, owner: str, call: Any, args: Any, k
     shape = tuple(result.shape)
     every = [one for one in (*flows, *loose) if one.ndim]
     main = max(every, key=lambda one: (one.label.numel() > 1, one.shape == shape, one.label.numel()), default=flows[0])
-    label = _padded(main.label, len(shape))
+    label = padded(main.label, len(shape))
     for one in every:
         if one is not main:
-            label = _joined(know, label, main, one, shape, name, owner)
+            label = joined(know, label, main, one, shape, name, owner)
     varying = torch.zeros((1,) * len(shape), dtype=torch.bool)
     for flow in flows:
         varying = varying | flow.varying
@@ -304,49 +332,6 @@ def _values(call: Any, args: Any, kwargs: Any, shape: tuple[int, ...]) -> torch.
 
     found = call(*swap(args, number), **swap(kwargs, number))
     return found.double() if not found.is_complex() else torch.full((1,) * len(shape), torch.nan)  # type: ignore[no-any-return]
-
-
-def _padded(label: torch.Tensor, ndim: int) -> torch.Tensor:
-    return label.reshape((1,) * (ndim - label.ndim) + tuple(label.shape))
-
-
-def _joined(
-    know: Knowledge, label: torch.Tensor, main: Flow, other: Flow, shape: tuple[int, ...], name: str, owner: str
-) -> torch.Tensor:
-    """The channels of a result of two operands, ``label`` those of the first."""
-    here = owner or "the model"
-    second = _padded(other.label, len(shape))
-    sizes = (1,) * (len(shape) - other.ndim) + other.shape
-    mine = (1,) * (len(shape) - main.ndim) + main.shape
-    full = [axis for axis in range(len(shape)) if label.shape[axis] > 1 or second.shape[axis] > 1]
-    thin = [axis for axis in full if sizes[axis] == 1 or mine[axis] == 1]
-    if not thin and not other.is_whole():
-        know.channels.tie(label, second)
-        return label
-    if other.is_whole():
-        # A constant of the code, or what keeps its size: the channels that it runs along must all stay or all go.
-        along = tuple(axis for axis in range(len(shape)) if label.shape[axis] > 1 and sizes[axis] > 1)
-        if along:
-            reason = f"{name} in {here} combines it with something of fixed size"
-            if len(along) < sum(size > 1 for size in label.shape):
-                know.boxes.append((label, along, reason))
-            else:
-                know.channels.pin(label, reason)
-        return label
-    if main.is_whole():
-        return label
-    # One of them is broadcast over the channels of the other: along those axes it has but one channel, which stays.
-    for part, own in ((second, sizes), (label, mine)):
-        if any(own[axis] == 1 for axis in thin) and part.numel() == 1 and int(part) != WHOLE:
-            know.channels.pin(part, "it is broadcast over the channels of another tensor")
-    shared = [axis for axis in full if axis not in thin and label.shape[axis] > 1 and second.shape[axis] > 1]
-    if shared:
-        know.channels.tie(label, second)
-        return label
-    if second.numel() > 1 and label.numel() > 1:
-        for part in (second, label):
-            know.channels.pin(part, f"{name} in {here} makes a table of two kinds of channels")
-    return label if label.numel() > 1 else second
 
 
 def _prelu(know: Knowledge, owner: str, args: Any, result: torch.Tensor) -> Flow:
@@ -467,16 +452,11 @@ def _joined_parts(know: Knowledge, name: str, owner: str, call: Any, args: Any, 
             for one in every
         ]
     place = axis % result.ndim
-    # Along all other axes the parts share their channels.
-    others = [a for a in range(result.ndim) if a != place and any(one.label.shape[a] > 1 for one in every)]
-    first = next((one for one in every if not one.is_whole()), every[0])
-    for one in every:
-        for a in others:
-            if one is not first and one.shape[a] == first.shape[a]:
-                know.channels.tie(
-                    know.channels.tie_along(one.label, a, one.shape[a]) if _only(one, a, place) else one.label,
-                    know.channels.tie_along(first.label, a, first.shape[a]) if _only(first, a, place) else first.label,
-                )
+    # Parts whose channels run along other axes share them; single slices alone do not tell where theirs run.
+    shared = all(one.label.shape[place] == 1 for one in every) and any(one.shape[place] > 1 for one in every)
+    if shared:
+        for one in every[1:]:
+            know.channels.tie(every[0].label, one.label)
 
     def stuck(which: str) -> torch.Tensor:
         parts = [getattr(one, which) for one in every]
@@ -486,14 +466,10 @@ def _joined_parts(know: Knowledge, name: str, owner: str, call: Any, args: Any, 
         ]
         return torch.cat(whole, place)
 
-    out = Flow.of(tuple(result.shape), stuck("label"), stuck("value"), stuck("varying"))
+    label = max((one.label for one in every), key=torch.numel) if shared else stuck("label")
+    out = Flow.of(tuple(result.shape), label, stuck("value"), stuck("varying"))
     know.moves.append(Move(name, owner, [one.label for one in every], [out.label]))
     return out
-
-
-def _only(flow: Flow, axis: int, place: int) -> bool:
-    """Whether a flow's channels run along one axis alone, beside the one that is joined."""
-    return all(size == 1 for a, size in enumerate(flow.label.shape) if a not in (axis,)) and axis != place
 
 
 def _patches(know: Knowledge, args: Any, kwargs: Any, call: Any, result: torch.Tensor) -> Flow:
@@ -549,14 +525,14 @@ def _stated_slices(index: Any, shape: tuple[int, ...]) -> dict[int, int]:
 def _pad(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs: Any, result: torch.Tensor) -> Any:
     flow = args[0]
     given = kwargs.get("pad", args[1] if len(args) > 1 else ())
-    ndim, padded = flow.ndim, [flow.ndim - 1 - i // 2 for i, p in enumerate(given) if p]
-    if any(flow.label.shape[axis] > 1 for axis in padded):
+    ndim, places = flow.ndim, [flow.ndim - 1 - i // 2 for i, p in enumerate(given) if p]
+    if any(flow.label.shape[axis] > 1 for axis in places):
         mode = kwargs.get("mode", args[2] if len(args) > 2 else "constant")
         if mode != "constant":
             return None
-        know.boxes.append((flow.label, tuple(sorted(set(padded))), f"pad in {owner or 'the model'} counts channels"))
+        know.boxes.append((flow.label, tuple(sorted(set(places))), f"pad in {owner or 'the model'} counts channels"))
         fill = kwargs.get("value", args[3] if len(args) > 3 else None) or 0.0
-        label = functional.pad(flow.label.expand([s if a in padded else flow.label.shape[a] for a, s in enumerate(flow.shape)]), tuple(given), value=WHOLE)
+        label = functional.pad(flow.label.expand([s if a in places else flow.label.shape[a] for a, s in enumerate(flow.shape)]), tuple(given), value=WHOLE)
         varying = functional.pad(flow.full(flow.varying), tuple(given), value=False)
         value = functional.pad(flow.full(flow.value), tuple(given), value=float(fill))
         know.moves.append(Move(name, owner, [flow.label], [label]))
@@ -769,7 +745,7 @@ def _baddbmm(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwarg
         return None
     made = product(know, owner, first, second)
     if isinstance(added, Flow):
-        _joined(know, made.label, made, added, made.shape, name, owner)
+        combined(know, made, added, name, owner)
     return Flow.of(made.shape, made.label, torch.zeros(1), torch.ones(1, dtype=torch.bool))
 
 
@@ -798,13 +774,13 @@ def _convolution(know: Knowledge, name: str, owner: str, call: Any, args: Any, k
         return None
     padding = given[4]
     numbers = padding if isinstance(padding, list | tuple) else (0 if padding == "valid" else padding,)
-    padded = any(number != 0 for number in numbers)
+    has_border = any(number != 0 for number in numbers)
 
     def again(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor | None) -> torch.Tensor:
         found: torch.Tensor = call(x, w, b, *given[3:])
         return found
 
-    return convolve(know, here, again, weight, bias, flow, tuple(result.shape), groups=groups, turned=turned, padded=padded)
+    return convolve(know, here, again, weight, bias, flow, tuple(result.shape), groups=groups, turned=turned, padded=has_border)
 
 
 def _batch_norm(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs: Any, result: Any) -> Any:
@@ -874,7 +850,10 @@ def _attention(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwa
     query, key, value = (*args, *(kwargs[k] for k in ("query", "key", "value") if k in kwargs))[:3]
     if not all(isinstance(one, Flow) and one.ndim > 2 for one in (query, key, value)):
         return None
-    return attention(know, owner, args, kwargs)
+    mask = args[3] if len(args) > 3 else kwargs.get("attn_mask")
+    if isinstance(mask, torch.Tensor):
+        mask = lifted(know, mask, [], name, owner, list(range(-query.ndim, -2)))
+    return attention(know, owner, query, key, value, mask, grouped=bool(kwargs.get("enable_gqa")))
 
 
 def _heads_of_torch(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs: Any, result: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ._elementwise import combined
 from ._flow import Flow, Knowledge
 from ._moves import reshaped
 from ._weighted import barrier, contract
@@ -65,13 +66,16 @@ def _lead(label: torch.Tensor, ndim: int) -> torch.Tensor:
     return label.reshape((1,) * (ndim - label.ndim) + tuple(label.shape))
 
 
-def attention(know: Knowledge, owner: str, args: Any, kwargs: Any) -> Flow:
-    """`torch.nn.functional.scaled_dot_product_attention`; grouped queries included."""
-    query, key, value = (*args, *(kwargs[k] for k in ("query", "key", "value") if k in kwargs))[:3]
-    if kwargs.get("enable_gqa"):
+def attention(
+    know: Knowledge, owner: str, query: Flow, key: Flow, value: Flow, mask: Flow | None, *, grouped: bool
+) -> Flow:
+    """`torch.nn.functional.scaled_dot_product_attention`; ``grouped`` queries share keys and values."""
+    if grouped:
         times = query.shape[-3] // key.shape[-3]
         key, value = (_repeated(flow, times) for flow in (key, value))
     scores = product(know, owner, query, _turned(key))
+    if mask is not None:
+        scores = scores.with_label(combined(know, scores, mask, "a mask", owner))
     # The values of the scores do not matter: whatever they are, their rows sum to one.
     rows = Flow.of(scores.shape, scores.label, torch.zeros(1), torch.ones(1, dtype=torch.bool), True)
     return product(know, owner, rows, value)

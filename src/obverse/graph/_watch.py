@@ -17,7 +17,7 @@ from ._flow import Flow, Knowledge
 from ._inputs import as_inputs
 from ._layers import handler_of
 from ._numbers import followed_lengths, mark_attributes
-from ._operations import apply, derive, flows_in, swap, tensors_in
+from ._operations import apply, constant_flow, derive, flows_in, swap, tensors_in
 from ._weighted import barrier
 
 __all__ = ["analyze", "outputs_of"]
@@ -33,6 +33,10 @@ _QUESTIONS = frozenset(
 )
 
 
+# Functions that read their input by weights, so that channels begin even where the input is a constant.
+_LAYERS = frozenset(
+    "linear addmm matmul embedding layer_norm rms_norm batch_norm group_norm conv1d conv2d conv3d".split()
+)
 _LENGTHS = ("shape", "size", "len", "numel", "nelement")
 
 
@@ -90,8 +94,11 @@ class _Watch(TorchFunctionMode):
         changed = [t for t in tensors_in((args, kwargs)) if t._version != versions[id(t)]]
         out_of_place = _twin_of(func, name) if in_place or name == "setitem" else func
         if not before:
-            self._constant(name, owner, func, args, kwargs, result)
-            return result
+            lifted = self._lifted(name, args, kwargs)
+            if lifted is None:
+                self._constant(name, owner, func, args, kwargs, result)
+                return result
+            given = lifted, given[1]
         target = args[0] if name == "setitem" else result
         try:
             flows = apply(self.know, name, owner, out_of_place, *given, target)
@@ -107,6 +114,23 @@ class _Watch(TorchFunctionMode):
         if name != "setitem":
             self.assign(result, flows)
         return result
+
+    def _lifted(self, name: str, args: Any, kwargs: Any) -> Any:
+        """The arguments of a layer that reads a constant, the constant as a flow; None for other functions."""
+        if name not in _LAYERS or not args or not isinstance(args[0], torch.Tensor):
+            return None
+        place = next((i for i, one in enumerate(args[:3]) if not self._is_weight(one)), None)
+        if name in ("linear", "matmul") and place is None:
+            place = 0
+        weights = [one for one in tensors_in((args, kwargs)) if self._is_weight(one)]
+        if place is None or not weights or not isinstance(args[place], torch.Tensor):
+            return None
+        axes = [] if name == "embedding" else [1 - args[place].ndim if name.startswith("conv") else -1]
+        flow = constant_flow(self.know, args[place], axes)
+        return (*args[:place], flow, *args[place + 1 :])
+
+    def _is_weight(self, one: Any) -> bool:
+        return isinstance(one, nn.Parameter) and bool(self.know.sources(one))
 
     def _constant(self, name: str, owner: str, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         try:

@@ -190,6 +190,9 @@ def look_up(know: Knowledge, owner: str, weight: torch.Tensor, flow: Flow, *, re
     numbers = weight.detach().cpu()
     if know.assume_zeroed:
         return Flow.of(shape, labels, torch.zeros(1), torch.ones(1, dtype=torch.bool))
+    if flow.real is not None and not bool(flow.varying.any()):
+        looked_up = numbers.double()[flow.real.cpu()]
+        return Flow.of(shape, labels, looked_up, torch.zeros(1, dtype=torch.bool))
     moving = (numbers != numbers[:1]).any(0)
     return Flow.of(shape, labels, torch.where(moving, 0.0, numbers[0].double()), moving)
 
