@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -19,11 +20,14 @@ from ..graph import (
     Verdict,
     analyze,
     as_inputs,
+    culprits,
+    double_precision,
     grouped,
     judge,
     macs,
     outputs_of,
     parameters,
+    pattern_of,
     plain_copy,
     rebuild,
     unwrapped,
@@ -82,33 +86,62 @@ def compact(
     know = analyze(model, inputs)
     if keep is not None:
         _pin_kept(know, keep)
-    trouble: list[str] = []
-    for attempt in range(2):
-        verdict = judge(know, rounding)
-        done = rebuild(model, know, verdict)
-        try:
-            differences = _differences(model, done.model, inputs, know, verdict)
-        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-            differences, fault = [], f"the smaller model does not run ({str(error).splitlines()[0][:160]})"
-        else:
-            worst = [d for d in differences if not d.difference <= _allowed(d, tolerance)]
-            if not worst:
-                return done.model, _certificate(model, know, verdict, done, differences, inputs, trouble)
-            fault = f"outputs differ by {worst[0].difference:.2g} on {worst[0].inputs} inputs in {worst[0].dtype}"
-        trouble.append(
-            f"first plan refused: {fault}; " + ("what is reshaped stays whole" if not attempt else "nothing goes")
-        )
-        for move in know.moves:
-            for labels in (*move.before, *move.after) if move.sizes or attempt else ():
-                know.channels.pin(labels, f"{move.name} in {move.owner or 'the model'} takes a size that cannot follow")
-    for held in know.axes.values():
-        for labels in held.values():
-            know.channels.pin(labels, fault)
-    verdict = judge(know)
+    verdict, trouble = _workable(model, know, inputs, rounding)
     done = rebuild(model, know, verdict)
-    return done.model, _certificate(
-        model, know, verdict, done, _differences(model, done.model, inputs, know, verdict), inputs, trouble
-    )
+    differences = _differences(model, done.model, inputs, know, verdict)
+    worst = [one for one in differences if not one.difference <= _allowed(one, tolerance)]
+    if worst:
+        one = worst[0]
+        trouble.append(
+            f"refused: outputs differ by {one.difference:.2g} on {one.inputs} inputs in {one.dtype}; nothing goes"
+        )
+        verdict = judge(know, only=(), why=dict.fromkeys(verdict.gone(), trouble[-1]))
+        done = rebuild(model, know, verdict)
+        differences = _differences(model, done.model, inputs, know, verdict)
+    return done.model, _certificate(model, know, verdict, done, differences, inputs, trouble)
+
+
+def _workable(model: nn.Module, know: Knowledge, inputs: Inputs, rounding: int | None) -> tuple[Verdict, list[str]]:
+    """The largest plan that runs and computes the same, and what had to be left out of it."""
+    verdict = judge(know, rounding)
+    gone = verdict.gone()
+    if not gone:
+        return verdict, []
+    names: dict[int, list[str]] = {root: [one.tensor for one in group.slices] for root, group in grouped(know)}
+    twin = plain_copy(model).eval().to(torch.float64)
+    fed = inputs.map(lambda one: one.to(torch.float64) if one.is_floating_point() else one)
+    with torch.no_grad(), double_precision():
+        expected = outputs_of(fed.call(twin))
+    faults: list[str] = []
+
+    def works(roots: Sequence[int]) -> bool:
+        plan = judge(know, rounding, only=roots)
+        try:
+            with torch.no_grad(), double_precision():
+                found = outputs_of(fed.call(rebuild(twin, know, plan).model))
+        except Exception as error:  # whatever the model's code raises on sizes that do not fit
+            line = next(iter(str(error).splitlines()), type(error).__name__)[:160]
+            faults.append(f"the smaller model does not run ({line})")
+            return False
+        if [t.shape for t in found] != [t.shape for t in expected]:
+            faults.append("the outputs of the smaller model have other shapes")
+            return False
+        for a, b in zip(expected, found, strict=True):
+            gap = float((a.double() - b.double()).abs().max()) if a.numel() else 0.0
+            if not gap <= 1e-10 * max(1.0, float(a.double().abs().max()) if a.numel() else 0.0):
+                faults.append(f"outputs differ by {gap:.2g}")
+                return False
+        return True
+
+    if works(gone):
+        return verdict, []
+    fault = faults[0]
+    bad = culprits(gone, lambda root: pattern_of(names.get(root, [str(root)])), works)
+    reason = f"left out: {fault}"
+    tensors = sorted({name for root in bad for name in names.get(root, [])})
+    shown = ", ".join(tensors[:3]) + (f" and {len(tensors) - 3} more" if len(tensors) > 3 else "")
+    note = f"{shown} stay whole: {fault} when they become smaller"
+    return judge(know, rounding, only=set(gone).difference(bad), why=dict.fromkeys(bad, reason)), [note]
 
 
 def _pin_kept(know: Knowledge, keep: str | Sequence[str] | Dependencies) -> None:
@@ -165,8 +198,8 @@ def _differences(
         first = plain_copy(model).eval().to(wide)
         second = plain_copy(small).eval() if wide == dtype else rebuild(first, know, verdict).model
         for kind, probe in _probes(inputs).items():
-            fed = probe.map(lambda one: one.to(wide) if one.is_floating_point() else one)
-            with torch.no_grad():
+            fed = probe.map(lambda one, dtype=wide: one.to(dtype) if one.is_floating_point() else one)  # type: ignore[misc]
+            with torch.no_grad(), double_precision() if wide == torch.float64 else nullcontext():
                 a, b = outputs_of(fed.call(first)), outputs_of(fed.call(second))
             if [t.shape for t in a] != [t.shape for t in b]:
                 raise RuntimeError("the outputs have other shapes")

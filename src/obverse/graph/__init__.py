@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._bisect import culprits, pattern_of
 from ._bytes import estimated_bytes, stored_bytes
 from ._channels import Channels
 from ._copies import plain_copy, unwrapped
@@ -12,6 +13,7 @@ from ._families import Family, Removable, removable
 from ._flow import Flow, Knowledge, Read
 from ._inputs import Inputs, as_inputs
 from ._layers import register_layer
+from ._precision import double_precision
 from ._rebuild import Change, Rebuilt, rebuild
 from ._timing import Interval, compare_times, interval_of
 from ._watch import analyze, outputs_of
@@ -35,7 +37,9 @@ __all__ = [
     "analyze",
     "as_inputs",
     "compare_times",
+    "culprits",
     "dependencies",
+    "double_precision",
     "estimated_bytes",
     "grouped",
     "interval_of",
@@ -44,6 +48,7 @@ __all__ = [
     "macs",
     "outputs_of",
     "parameters",
+    "pattern_of",
     "plain_copy",
     "rebuild",
     "register_layer",

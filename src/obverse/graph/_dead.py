@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -33,6 +33,19 @@ class Verdict:
         self._class.fill_(True)
         self._class[roots] = False
 
+    def keep_all_but(self, roots: Iterable[int], why: Mapping[int, str]) -> None:
+        """Keep every class that is not among ``roots``; ``why`` has reasons for some of them."""
+        may_go = torch.zeros_like(self._class)
+        may_go[list(roots)] = True
+        self._class |= ~may_go
+        for root, reason in why.items():
+            self.reasons.setdefault(root, reason)
+
+    def gone(self) -> list[int]:
+        """The classes that go."""
+        roots = self.root.unique()  # type: ignore[no-untyped-call]
+        return roots[~self._class[roots]].tolist()  # type: ignore[no-any-return]
+
     def keeps(self, labels: torch.Tensor) -> torch.Tensor:
         """Whether each of these labels stays; bool, the shape of ``labels``."""
         return self._class[self.root[labels]]
@@ -53,9 +66,20 @@ def fold(read: Read, verdict: Verdict) -> torch.Tensor:
     return read.weight[:, gone].double() @ read.constant[gone]
 
 
-def judge(know: Knowledge, rounding: int | None = None) -> Verdict:
-    """The greatest fixed point: all channels go but those that something kept still needs."""
+def judge(
+    know: Knowledge,
+    rounding: int | None = None,
+    *,
+    only: Iterable[int] | None = None,
+    why: Mapping[int, str] | None = None,
+) -> Verdict:
+    """The greatest fixed point: all channels go but those that something kept still needs.
+
+    With ``only``, no other classes than these go; ``why`` has the reasons for those that are left out.
+    """
     verdict = Verdict(know, torch.from_numpy(know.channels.every_root()))
+    if only is not None:
+        verdict.keep_all_but(only, why or {})
     boxes = [_small(verdict.root[one]) for move in know.moves for one in (*move.before, *move.after)]
     boxes = [one for one in boxes if one.numel() > 1]
     # What is needed spreads first: the other rules would keep channels that are not yet known to be needed.

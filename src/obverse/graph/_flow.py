@@ -329,4 +329,3 @@ class Knowledge:
             torch.zeros(one, dtype=torch.float64),
             torch.ones(one, dtype=torch.bool),
         )
-

@@ -84,5 +84,3 @@ def as_inputs(inputs: Any) -> Inputs:
         "example inputs must be a tensor, a tuple of positional or a mapping of keyword arguments; "
         f"got {type(inputs).__name__}"
     )
-
-

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from ._flow import Flow, Knowledge
+from ._norms import recognized_rms_norm, rms_norm
 
 __all__ = ["LAYERS", "handler_of", "register_layer"]
 
@@ -31,4 +32,12 @@ def handler_of(module: nn.Module) -> Handler | None:
     for kind in type(module).__mro__:
         if kind in LAYERS:
             return LAYERS[kind] if type(module).forward is kind.forward else None
-    return None
+    found = recognized_rms_norm(module)
+    if found is None:
+        return None
+    attribute, offset = found
+
+    def root_mean_square(know: Knowledge, name: str, layer: Any, flow: Flow) -> Flow:
+        return rms_norm(know, name, flow, layer.weight, float(getattr(layer, attribute)), attribute, offset)
+
+    return root_mean_square

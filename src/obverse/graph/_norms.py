@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from ._channels import WHOLE
 from ._flow import Flow, Knowledge, Scaled
 from ._weighted import barrier, exact
 
-__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
+__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "recognized_rms_norm", "rms_norm"]
 
 
 def batch_norm(
@@ -62,7 +63,13 @@ def _alone(
 
 
 def instance_norm(
-    know: Knowledge, owner: str, flow: Flow, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float, *rest: Any
+    know: Knowledge,
+    owner: str,
+    flow: Flow,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    eps: float,
+    *rest: Any,
 ) -> Flow:
     """Instance normalization over the positions of every channel; running statistics are cut with the channels."""
     labels = know.channels.tie_along(flow.label, 1, flow.shape[1])
@@ -171,3 +178,38 @@ def rms_norm(
         scale = 1.0 if weight is None else exact(weight) + offset  # type: ignore[operator]
         value = full * torch.rsqrt(full.square().mean(-1, keepdim=True) + (eps or 0.0)) * scale
     return Flow.of(flow.shape, flow.label, value, varying)
+
+
+_EPS = ("eps", "variance_epsilon", "epsilon", "norm_eps")
+
+
+def recognized_rms_norm(module: nn.Module) -> tuple[str, float] | None:
+    """The name of eps and the offset of the scale, where a module of any class computes a root-mean-square norm.
+
+    Model libraries write this layer themselves. It is recognized by what it computes, ``x / rms(x) * (weight + offset)``,
+    on random numbers, never by its name.
+    """
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    names = [name for name in _EPS if type(vars(module).get(name)) is float]
+    if len(tensors) != 1 or tensors[0][0] != "weight" or tensors[0][1].ndim != 1 or len(names) != 1:
+        return None
+    if isinstance(module, nn.RMSNorm) or list(module.children()):
+        return None
+    weight, eps = tensors[0][1], float(vars(module)[names[0]])
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, len(weight), generator=draw).to(weight)
+    try:
+        with torch.no_grad():
+            found = module(x)
+    except Exception:  # it takes something else
+        return None
+    normed = x.double() * torch.rsqrt(x.double().square().mean(-1, keepdim=True) + eps)
+    for offset in (0.0, 1.0):
+        expected = normed * (weight.detach().double() + offset)
+        if isinstance(found, torch.Tensor) and found.shape == x.shape:
+            scale = float(expected.abs().max()) + 1e-30
+            if float((found.double() - expected).abs().max()) <= 1e-2 * scale * (
+                1 if weight.dtype.itemsize < 4 else 1e-3
+            ):
+                return names[0], offset
+    return None

@@ -23,43 +23,382 @@ from ._weighted import barrier, contract, convolve, look_up
 __all__ = ["MOVES", "apply", "derive"]
 
 MOVES = frozenset(
-    """view reshape flatten transpose permute contiguous cat concat concatenate split chunk getitem unsqueeze squeeze expand
-    expand_as repeat repeat_interleave stack unbind movedim swapaxes swapdims t clone detach to flip roll unflatten view_as
-    reshape_as narrow select tensor_split pixel_shuffle pixel_unshuffle channel_shuffle tile broadcast_to mT T H mH moveaxis
-    split_with_sizes cpu cuda alias ravel unfold hstack vstack dstack data rot90 fliplr flipud native_channel_shuffle
-    index_select gather take_along_dim diagonal narrow_copy positive real atleast_1d atleast_2d atleast_3d requires_grad_
-    pin_memory block_diag unsafe_chunk unsafe_split adjoint squeeze_ unsqueeze_""".split()
+    [
+        "view",
+        "reshape",
+        "flatten",
+        "transpose",
+        "permute",
+        "contiguous",
+        "cat",
+        "concat",
+        "concatenate",
+        "split",
+        "chunk",
+        "getitem",
+        "unsqueeze",
+        "squeeze",
+        "expand",
+        "expand_as",
+        "repeat",
+        "repeat_interleave",
+        "stack",
+        "unbind",
+        "movedim",
+        "swapaxes",
+        "swapdims",
+        "t",
+        "clone",
+        "detach",
+        "to",
+        "flip",
+        "roll",
+        "unflatten",
+        "view_as",
+        "reshape_as",
+        "narrow",
+        "select",
+        "tensor_split",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "channel_shuffle",
+        "tile",
+        "broadcast_to",
+        "mT",
+        "T",
+        "H",
+        "mH",
+        "moveaxis",
+        "split_with_sizes",
+        "cpu",
+        "cuda",
+        "alias",
+        "ravel",
+        "unfold",
+        "hstack",
+        "vstack",
+        "dstack",
+        "data",
+        "rot90",
+        "fliplr",
+        "flipud",
+        "native_channel_shuffle",
+        "index_select",
+        "gather",
+        "take_along_dim",
+        "diagonal",
+        "narrow_copy",
+        "positive",
+        "real",
+        "atleast_1d",
+        "atleast_2d",
+        "atleast_3d",
+        "requires_grad_",
+        "pin_memory",
+        "block_diag",
+        "unsafe_chunk",
+        "unsafe_split",
+        "adjoint",
+        "squeeze_",
+        "unsqueeze_",
+    ]
 )
-_SAME = frozenset("to clone detach contiguous cpu cuda alias data positive requires_grad_ pin_memory float double half bfloat16 type type_as".split())
+_SAME = frozenset(
+    [
+        "to",
+        "clone",
+        "detach",
+        "contiguous",
+        "cpu",
+        "cuda",
+        "alias",
+        "data",
+        "positive",
+        "requires_grad_",
+        "pin_memory",
+        "float",
+        "double",
+        "half",
+        "bfloat16",
+        "type",
+        "type_as",
+    ]
+)
 _POOLS = frozenset(
-    """max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
-    adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d interpolate upsample lp_pool1d lp_pool2d
-    grid_sample fractional_max_pool2d upsample_nearest upsample_bilinear""".split()
+    [
+        "max_pool1d",
+        "max_pool2d",
+        "max_pool3d",
+        "avg_pool1d",
+        "avg_pool2d",
+        "avg_pool3d",
+        "adaptive_avg_pool1d",
+        "adaptive_avg_pool2d",
+        "adaptive_avg_pool3d",
+        "adaptive_max_pool1d",
+        "adaptive_max_pool2d",
+        "adaptive_max_pool3d",
+        "interpolate",
+        "upsample",
+        "lp_pool1d",
+        "lp_pool2d",
+        "grid_sample",
+        "fractional_max_pool2d",
+        "upsample_nearest",
+        "upsample_bilinear",
+    ]
 )
 _ELEMENTWISE = frozenset(
-    """relu gelu silu sigmoid tanh hardswish hardsigmoid hardtanh relu6 leaky_relu elu selu celu mish softplus softsign
-    tanhshrink logsigmoid exp log sqrt rsqrt abs neg square sin cos tan erf erfc pow float double half bfloat16 clamp clip
-    reciprocal log1p expm1 exp2 log2 log10 type type_as sign round floor ceil trunc frac nan_to_num isnan isinf isfinite
-    logical_not bitwise_not sinh cosh asin acos atan asinh acosh atanh erfinv lgamma digamma hardshrink softshrink threshold
-    rrelu int long bool clamp_min clamp_max add sub mul truediv div true_divide maximum minimum multiply subtract where
-    masked_fill rsub rpow rdiv floordiv floor_divide fmod remainder atan2 lerp addcmul addcdiv xlogy hypot logaddexp eq ne lt
-    le gt ge logical_and logical_or logical_xor bitwise_and bitwise_or and or xor invert divide negative absolute fmin fmax
-    copysign heaviside special_expit sinc mod copy fill_where prelu bitwise_left_shift bitwise_right_shift deg2rad
-    polar view_as_real view_as_complex complex conj radd rmul rtruediv""".split()
+    [
+        "relu",
+        "gelu",
+        "silu",
+        "sigmoid",
+        "tanh",
+        "hardswish",
+        "hardsigmoid",
+        "hardtanh",
+        "relu6",
+        "leaky_relu",
+        "elu",
+        "selu",
+        "celu",
+        "mish",
+        "softplus",
+        "softsign",
+        "tanhshrink",
+        "logsigmoid",
+        "exp",
+        "log",
+        "sqrt",
+        "rsqrt",
+        "abs",
+        "neg",
+        "square",
+        "sin",
+        "cos",
+        "tan",
+        "erf",
+        "erfc",
+        "pow",
+        "float",
+        "double",
+        "half",
+        "bfloat16",
+        "clamp",
+        "clip",
+        "reciprocal",
+        "log1p",
+        "expm1",
+        "exp2",
+        "log2",
+        "log10",
+        "type",
+        "type_as",
+        "sign",
+        "round",
+        "floor",
+        "ceil",
+        "trunc",
+        "frac",
+        "nan_to_num",
+        "isnan",
+        "isinf",
+        "isfinite",
+        "logical_not",
+        "bitwise_not",
+        "sinh",
+        "cosh",
+        "asin",
+        "acos",
+        "atan",
+        "asinh",
+        "acosh",
+        "atanh",
+        "erfinv",
+        "lgamma",
+        "digamma",
+        "hardshrink",
+        "softshrink",
+        "threshold",
+        "rrelu",
+        "int",
+        "long",
+        "bool",
+        "clamp_min",
+        "clamp_max",
+        "add",
+        "sub",
+        "mul",
+        "truediv",
+        "div",
+        "true_divide",
+        "maximum",
+        "minimum",
+        "multiply",
+        "subtract",
+        "where",
+        "masked_fill",
+        "rsub",
+        "rpow",
+        "rdiv",
+        "floordiv",
+        "floor_divide",
+        "fmod",
+        "remainder",
+        "atan2",
+        "lerp",
+        "addcmul",
+        "addcdiv",
+        "xlogy",
+        "hypot",
+        "logaddexp",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "logical_and",
+        "logical_or",
+        "logical_xor",
+        "bitwise_and",
+        "bitwise_or",
+        "and",
+        "or",
+        "xor",
+        "invert",
+        "divide",
+        "negative",
+        "absolute",
+        "fmin",
+        "fmax",
+        "copysign",
+        "heaviside",
+        "special_expit",
+        "sinc",
+        "mod",
+        "copy",
+        "fill_where",
+        "prelu",
+        "bitwise_left_shift",
+        "bitwise_right_shift",
+        "deg2rad",
+        "polar",
+        "view_as_real",
+        "view_as_complex",
+        "complex",
+        "conj",
+        "radd",
+        "rmul",
+        "rtruediv",
+    ]
 )
 _DROPOUTS = frozenset(
-    "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout feature_dropout native_dropout".split()
+    [
+        "dropout",
+        "dropout1d",
+        "dropout2d",
+        "dropout3d",
+        "alpha_dropout",
+        "feature_alpha_dropout",
+        "feature_dropout",
+        "native_dropout",
+    ]
 )
-_LIKE = frozenset("zeros_like ones_like full_like empty_like rand_like randn_like randint_like bernoulli normal_ uniform_".split())
+_LIKE = frozenset(
+    [
+        "zeros_like",
+        "ones_like",
+        "full_like",
+        "empty_like",
+        "rand_like",
+        "randn_like",
+        "randint_like",
+        "bernoulli",
+        "normal_",
+        "uniform_",
+    ]
+)
 _REDUCE = frozenset(
-    """mean sum amax amin logsumexp max min argmax argmin prod var std norm any all median count_nonzero var_mean std_mean
-    vector_norm linalg_vector_norm nansum nanmean mode aminmax""".split()
+    [
+        "mean",
+        "sum",
+        "amax",
+        "amin",
+        "logsumexp",
+        "max",
+        "min",
+        "argmax",
+        "argmin",
+        "prod",
+        "var",
+        "std",
+        "norm",
+        "any",
+        "all",
+        "median",
+        "count_nonzero",
+        "var_mean",
+        "std_mean",
+        "vector_norm",
+        "linalg_vector_norm",
+        "nansum",
+        "nanmean",
+        "mode",
+        "aminmax",
+    ]
 )
 _ALONG = frozenset(
-    "softmax log_softmax softmin cumsum cumprod sort argsort topk normalize cummax cummin logcumsumexp _softmax kthvalue".split()
+    [
+        "softmax",
+        "log_softmax",
+        "softmin",
+        "cumsum",
+        "cumprod",
+        "sort",
+        "argsort",
+        "topk",
+        "normalize",
+        "cummax",
+        "cummin",
+        "logcumsumexp",
+        "_softmax",
+        "kthvalue",
+    ]
 )
-_SCATTERS = frozenset("index_add scatter_add scatter index_copy scatter_reduce index_put index_fill masked_scatter setitem".split())
-_DECISIONS = frozenset("item tolist bool int float numpy index array is_nonzero equal allclose nonzero unique masked_select contains".split())
+_SCATTERS = frozenset(
+    [
+        "index_add",
+        "scatter_add",
+        "scatter",
+        "index_copy",
+        "scatter_reduce",
+        "index_put",
+        "index_fill",
+        "masked_scatter",
+        "setitem",
+    ]
+)
+_DECISIONS = frozenset(
+    [
+        "item",
+        "tolist",
+        "bool",
+        "int",
+        "float",
+        "numpy",
+        "index",
+        "array",
+        "is_nonzero",
+        "equal",
+        "allclose",
+        "nonzero",
+        "unique",
+        "masked_select",
+        "contains",
+    ]
+)
 _CONVOLUTIONS = {f"conv{n}d": False for n in (1, 2, 3)} | {f"conv_transpose{n}d": True for n in (1, 2, 3)}
 
 
@@ -132,7 +471,11 @@ def apply(know: Knowledge, name: str, owner: str, call: Callable[..., Any], args
 
 
 def _unknown_function(know: Knowledge, name: str, here: str, args: Any, kwargs: Any, result: Any) -> Any:
-    reason = f"{name} in {here} is not understood"
+    return _barred(know, f"{name} in {here} is not understood", args, kwargs, result)
+
+
+def _barred(know: Knowledge, reason: str, args: Any, kwargs: Any, result: Any) -> Any:
+    """Everything that a function reads, weights included, keeps its size."""
     for tensor in tensors_in((args, kwargs)):
         for source in know.sources(tensor):
             know.fix(source.name, reason)
@@ -182,7 +525,9 @@ def derive(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs:
         know.derive(made[0], [*whole, *(replace(one, axes={axis: axis}) for one in know.sources(length))])
     elif name in MOVES and len(used) == 1 and len(tensors_in((args, kwargs))) == 1:
         for position, one in enumerate(made):
-            sources = [_moved_source(source, call, args, kwargs, used[0], one, position) for source in know.sources(used[0])]
+            sources = [
+                _moved_source(source, call, args, kwargs, used[0], one, position) for source in know.sources(used[0])
+            ]
             know.derive(one, [source for source in sources if source is not None])
             for source in know.sources(used[0]):
                 if source.axes is not None:
@@ -245,8 +590,10 @@ def lifted(know: Knowledge, tensor: torch.Tensor, beside: list[Flow], name: str,
             along = know.axis(tensor, axis, f"{know.sources(tensor)[0].name}: one entry for each channel")
             label = along.reshape(-1, *[1] * (-axis - 1))
             label = label.reshape((1,) * (tensor.ndim - label.ndim) + tuple(label.shape))
-        elif value.ndim == tensor.ndim and value.shape[axis] == 1 and any(
-            -axis <= one.ndim and one.shape[axis] == tensor.shape[axis] for one in beside
+        elif (
+            value.ndim == tensor.ndim
+            and value.shape[axis] == 1
+            and any(-axis <= one.ndim and one.shape[axis] == tensor.shape[axis] for one in beside)
         ):
             # The same number everywhere: code that makes it from the shape of another tensor makes a smaller one.
             like = next(one for one in beside if -axis <= one.ndim and one.shape[axis] == tensor.shape[axis])
@@ -267,7 +614,9 @@ def _stated(know: Knowledge, tensor: torch.Tensor, value: torch.Tensor) -> torch
     label = torch.full((1,) * tensor.ndim, WHOLE)
     owner, sizes = know.created.get(id(tensor), ("", {}))
     open_axes = [
-        axis for axis, size in sizes.items() if isinstance(size, Attribute) and value.ndim == tensor.ndim and value.shape[axis] == 1
+        axis
+        for axis, size in sizes.items()
+        if isinstance(size, Attribute) and value.ndim == tensor.ndim and value.shape[axis] == 1
     ]
     if len(open_axes) != 1:
         return label
@@ -410,9 +759,7 @@ def _move(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs: 
     return tuple(outs) if several else outs[0]
 
 
-def _chosen(
-    know: Knowledge, name: str, owner: str, args: Any, kwargs: Any, flows: list[Flow], result: Any
-) -> Any:
+def _chosen(know: Knowledge, name: str, owner: str, args: Any, kwargs: Any, flows: list[Flow], result: Any) -> Any:
     """A constant that is indexed, gathered or moved by something that is followed: a table look-up in code."""
     table = args[0]
     if name in ("getitem", "index_select") and isinstance(table, torch.Tensor) and isinstance(result, torch.Tensor):
@@ -421,13 +768,17 @@ def _chosen(
         trailing = table.shape[-1] == result.shape[-1] and table.ndim > 1 and result.ndim > 1
         if know.sources(table) and trailing and name == "getitem":
             source = know.sources(table)[0]
-            labels = know.axis(table, table.ndim - 1, f"columns of {source.name}: a table that is looked up", writes=True)
+            labels = know.axis(
+                table, table.ndim - 1, f"columns of {source.name}: a table that is looked up", writes=True
+            )
             return Flow.of(tuple(result.shape), labels, torch.zeros(1), torch.ones(1, dtype=torch.bool))
         return know.whole(result)
     return None
 
 
-def _joined_parts(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs: Any, result: torch.Tensor) -> Any:
+def _joined_parts(
+    know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs: Any, result: torch.Tensor
+) -> Any:
     given = args[0] if args else kwargs.get("tensors")
     if not isinstance(given, list | tuple):
         return None
@@ -440,9 +791,7 @@ def _joined_parts(know: Knowledge, name: str, owner: str, call: Any, args: Any, 
     along = axis % result.ndim - result.ndim
     shift = 1 if name == "stack" else 0
     wanted = [one for one in axes if one != along or shift]
-    every = [
-        one if isinstance(one, Flow) else lifted(know, one, flows, name, owner, wanted) for one in given
-    ]
+    every = [one if isinstance(one, Flow) else lifted(know, one, flows, name, owner, wanted) for one in given]
     if shift:
         every = [
             Flow.of(
@@ -485,7 +834,9 @@ def _patches(know: Knowledge, args: Any, kwargs: Any, call: Any, result: torch.T
     return Flow.of(made.shape, out, torch.zeros(1), ~still.repeat_interleave(times).reshape(1, -1, 1))
 
 
-_CREATIONS = frozenset("zeros ones full empty new_zeros new_ones new_full new_empty rand randn".split())
+_CREATIONS = frozenset(
+    ["zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty", "rand", "randn"]
+)
 
 
 def stated_sizes(name: str, args: Any, kwargs: Any, ndim: int, results: list[torch.Tensor]) -> dict[int, int]:
@@ -532,7 +883,11 @@ def _pad(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs: A
             return None
         know.boxes.append((flow.label, tuple(sorted(set(places))), f"pad in {owner or 'the model'} counts channels"))
         fill = kwargs.get("value", args[3] if len(args) > 3 else None) or 0.0
-        label = functional.pad(flow.label.expand([s if a in places else flow.label.shape[a] for a, s in enumerate(flow.shape)]), tuple(given), value=WHOLE)
+        label = functional.pad(
+            flow.label.expand([s if a in places else flow.label.shape[a] for a, s in enumerate(flow.shape)]),
+            tuple(given),
+            value=WHOLE,
+        )
         varying = functional.pad(flow.full(flow.varying), tuple(given), value=False)
         value = functional.pad(flow.full(flow.value), tuple(given), value=float(fill))
         know.moves.append(Move(name, owner, [flow.label], [label]))
@@ -560,12 +915,16 @@ def _pooled(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs
     for other in flows[1:]:
         know.channels.pin(other.label, f"{name} in {owner or 'the model'} takes it for positions")
     results = tensors_in(result)
-    if len(flows) > 1 or all(size == 1 for size in flow.varying.shape[2:]) and bool(flow.varying.all()):
-        outs = [Flow.of(tuple(one.shape), flow.label, torch.zeros(1), torch.ones(1, dtype=torch.bool)) for one in results]
+    if len(flows) > 1 or (all(size == 1 for size in flow.varying.shape[2:]) and bool(flow.varying.all())):
+        outs = [
+            Flow.of(tuple(one.shape), flow.label, torch.zeros(1), torch.ones(1, dtype=torch.bool)) for one in results
+        ]
         return outs[0] if isinstance(result, torch.Tensor) else tuple(outs)
 
     def on(tensor: torch.Tensor) -> Any:
-        given = (lambda one: tensor if one is flow else _real(one))
+        def given(one):
+            return tensor if one is flow else _real(one)
+
         found = call(*swap(args, given), **swap(kwargs, given))
         return found if isinstance(found, torch.Tensor) else found[0]
 
@@ -574,7 +933,13 @@ def _pooled(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs
     out = Flow.of(tuple(results[0].shape), flow.label, value, varying)
     if isinstance(result, torch.Tensor):
         return out
-    return (out, *(Flow.of(tuple(one.shape), flow.label, torch.zeros(1), torch.ones(1, dtype=torch.bool)) for one in results[1:]))
+    return (
+        out,
+        *(
+            Flow.of(tuple(one.shape), flow.label, torch.zeros(1), torch.ones(1, dtype=torch.bool))
+            for one in results[1:]
+        ),
+    )
 
 
 def _dims(name: str, flow: Flow, args: Any, kwargs: Any, place: int = 1) -> list[int] | None:
@@ -611,7 +976,9 @@ def _reduce(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs
         label, varying = (part.reshape([part.shape[axis] for axis in left]) for part in (label, varying))
     value = torch.zeros(1, dtype=torch.float64)
     if not bool(varying.all()) and len(results) == 1 and results[0].is_floating_point():
-        value = call(*swap(args, lambda f: f.full(f.value) if isinstance(f, Flow) else f), **kwargs_values(kwargs)).double()
+        value = call(
+            *swap(args, lambda f: f.full(f.value) if isinstance(f, Flow) else f), **kwargs_values(kwargs)
+        ).double()
     elif not bool(varying.all()):
         varying = torch.ones(1, dtype=torch.bool)
     outs = [Flow.of(tuple(one.shape), label, value, varying) for one in results]
@@ -643,7 +1010,15 @@ def _along(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs:
         value = functional.softmax(flow.full(flow.value), dim)
     elif not bool(varying.all()):
         varying = torch.ones(1, dtype=torch.bool)
-    outs = [Flow.of(tuple(one.shape), flow.label if one.shape[dim] == flow.shape[dim] else flow.label.narrow(dim, 0, 1), value, varying) for one in results]
+    outs = [
+        Flow.of(
+            tuple(one.shape),
+            flow.label if one.shape[dim] == flow.shape[dim] else flow.label.narrow(dim, 0, 1),
+            value,
+            varying,
+        )
+        for one in results
+    ]
     if name == "softmax":
         return replace(outs[0], stochastic=dim == flow.ndim - 1)
     return outs[0] if isinstance(result, torch.Tensor) else tuple(outs)
@@ -673,7 +1048,9 @@ def _scatter(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwarg
     elif target.varied_axes() and name == "setitem":
         index = args[1]
         plain = index if isinstance(index, tuple) else (index,)
-        if not all(part is None or part is Ellipsis or isinstance(part, slice | int | Flow | torch.Tensor) for part in plain):
+        if not all(
+            part is None or part is Ellipsis or isinstance(part, slice | int | Flow | torch.Tensor) for part in plain
+        ):
             know.channels.pin(target.label, f"{name} in {here} writes over channels")
     return Flow.of(tuple(result.shape), label, torch.zeros(1), torch.ones(1, dtype=torch.bool))
 
@@ -715,7 +1092,13 @@ def _matmul(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs
         first, second = second, first
     if isinstance(first, Flow) and isinstance(second, torch.Tensor) and know.sources(second) and second.ndim == 2:
         return contract(know, _owner_of(know, second, owner), second, None, first, turned=True)
-    if isinstance(first, torch.Tensor) and isinstance(second, Flow) and know.sources(first) and first.ndim == 2 and second.ndim == 2:
+    if (
+        isinstance(first, torch.Tensor)
+        and isinstance(second, Flow)
+        and know.sources(first)
+        and first.ndim == 2
+        and second.ndim == 2
+    ):
         turned = Flow.of(second.shape[::-1], *(part.mT for part in (second.label, second.value, second.varying)))
         made = contract(know, _owner_of(know, first, owner), first, None, turned)
         return Flow.of(made.shape[::-1], *(part.mT for part in (made.label, made.value, made.varying)))
@@ -780,12 +1163,17 @@ def _convolution(know: Knowledge, name: str, owner: str, call: Any, args: Any, k
         found: torch.Tensor = call(x, w, b, *given[3:])
         return found
 
-    return convolve(know, here, again, weight, bias, flow, tuple(result.shape), groups=groups, turned=turned, padded=has_border)
+    return convolve(
+        know, here, again, weight, bias, flow, tuple(result.shape), groups=groups, turned=turned, padded=has_border
+    )
 
 
 def _batch_norm(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs: Any, result: Any) -> Any:
     flow, mean, variance, weight, bias, training, _, eps = _given(
-        args, kwargs, "input running_mean running_var weight bias training momentum eps", {"training": False, "eps": 1e-5}
+        args,
+        kwargs,
+        "input running_mean running_var weight bias training momentum eps",
+        {"training": False, "eps": 1e-5},
     )
     if not isinstance(flow, Flow) or (mean is not None and not know.sources(mean)):
         return None
@@ -815,9 +1203,9 @@ def _layer_norm(know: Knowledge, name: str, owner: str, call: Any, args: Any, kw
 
 def _rms_norm(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs: Any, result: Any) -> Any:
     flow, shape, weight, eps = _given(args, kwargs, "input normalized_shape weight eps")
-    if len(shape) != 1:
-        return None
     here = _owner_of(know, weight, owner)
+    if len(shape) != 1:
+        return _barred(know, f"{here} normalizes over several axes", args, kwargs, result)
     attribute = "eps" if isinstance(know.module(here), nn.RMSNorm) and eps is not None else None
     if eps is None:
         eps = torch.finfo(result.dtype).eps
@@ -858,17 +1246,16 @@ def _attention(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwa
 
 def _heads_of_torch(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs: Any, result: Any) -> Any:
     reason = f"{owner}: nn.MultiheadAttention takes its head size from the embedding, so heads cannot go alone"
-    for tensor in tensors_in((args, kwargs)):
-        for source in know.sources(tensor):
-            know.fix(source.name, reason)
-    return barrier(know, reason, *flows_in((args, kwargs)), like=result)
+    return _barred(know, reason, args, kwargs, result)
 
 
 def _cells(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs: Any, result: Any) -> Any:
     return recurrent(know, owner, know.module(owner), args, result)
 
 
-def _product_of_activations(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs: Any, result: Any) -> Any:
+def _product_of_activations(
+    know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs: Any, result: Any
+) -> Any:
     made = _matmul(know, name, owner, call, args, kwargs, result)
     if made is None:
         flows = flows_in((args, kwargs))
@@ -902,4 +1289,3 @@ _HANDLERS: dict[str, Callable[..., Any]] = {
     "rnn_tanh": _cells,
     "rnn_relu": _cells,
 }
-

@@ -29,6 +29,9 @@ def product(know: Knowledge, owner: str, first: Flow, second: Flow) -> Flow:
             # No heads: summing over matching channels is exact whatever goes, as long as both go.
             channels.tie(a, b)
             label = torch.zeros((1,) * ndim, dtype=torch.long)
+            if not know.assume_zeroed:
+                zero = (first.constant(-1) == 0) | (second.constant(-2) == 0)
+                channels.pin(a.reshape(-1)[~zero], f"a product in {here} sums over channels that are not zero")
         else:
             for one in (a, b):
                 know.boxes.append((one, (-1, -2), f"the dimension of a head in {here} sets the scale of its scores"))

@@ -28,7 +28,9 @@ def recurrent(know: Knowledge, name: str, layer: Any, args: Any, result: Any) ->
         for tensor in () if layer is None else layer.parameters():
             for source in know.sources(tensor):
                 know.fix(source.name, f"{name} projects its hidden state")
-        return barrier(know, f"{name} projects its hidden state", *[one for one in args if isinstance(one, Flow)], like=result)
+        return barrier(
+            know, f"{name} projects its hidden state", *[one for one in args if isinstance(one, Flow)], like=result
+        )
     gates, hidden, directions = _GATES[mode], layer.hidden_size, 1 + layer.bidirectional
     given = state if isinstance(state, list | tuple) else (state,)
     started = [one for one in given if isinstance(one, Flow)]
@@ -63,7 +65,9 @@ def _same_units(know: Knowledge, state: Flow, units: torch.Tensor, name: str) ->
     if state.label.shape[-1] == 1 and state.shape[-1] > 1:
         know.channels.pin(units, f"{name} starts from a state of fixed size")
         return
-    label = state.label.expand(*(units.shape[0] if a == 0 and state.ndim > 2 else n for a, n in enumerate(state.label.shape)))
+    label = state.label.expand(
+        *(units.shape[0] if a == 0 and state.ndim > 2 else n for a, n in enumerate(state.label.shape))
+    )
     rows = label.reshape(-1, *label.shape[1:-1], label.shape[-1])
     for depth, own in enumerate(units):
         part = rows[depth] if state.ndim > 2 else rows

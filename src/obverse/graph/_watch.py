@@ -24,18 +24,97 @@ __all__ = ["analyze", "outputs_of"]
 
 # What a tensor is asked about itself, which follows when it becomes smaller.
 _QUESTIONS = frozenset(
-    """shape size dim ndim ndimension dtype device numel nelement layout is_cuda is_sparse is_quantized is_meta is_nested
-    requires_grad is_floating_point is_complex is_contiguous stride storage_offset len hash element_size itemsize nbytes
-    get_device is_leaf grad_fn names has_names is_cpu is_mps is_xpu is_inference data_ptr untyped_storage _version
-    is_same_size grad is_conj is_neg is_signed result_type can_cast promote_types names output_nr volatile is_tensor
-    is_storage repr format is_set_to is_shared is_pinned retains_grad register_hook is_mkldnn is_vulkan is_ipu is_xla is_mtia
-    is_maia is_sparse_csr dim_order _is_view _base dir reduce_ex type_string""".split()
+    [
+        "shape",
+        "size",
+        "dim",
+        "ndim",
+        "ndimension",
+        "dtype",
+        "device",
+        "numel",
+        "nelement",
+        "layout",
+        "is_cuda",
+        "is_sparse",
+        "is_quantized",
+        "is_meta",
+        "is_nested",
+        "requires_grad",
+        "is_floating_point",
+        "is_complex",
+        "is_contiguous",
+        "stride",
+        "storage_offset",
+        "len",
+        "hash",
+        "element_size",
+        "itemsize",
+        "nbytes",
+        "get_device",
+        "is_leaf",
+        "grad_fn",
+        "names",
+        "has_names",
+        "is_cpu",
+        "is_mps",
+        "is_xpu",
+        "is_inference",
+        "data_ptr",
+        "untyped_storage",
+        "_version",
+        "is_same_size",
+        "grad",
+        "is_conj",
+        "is_neg",
+        "is_signed",
+        "result_type",
+        "can_cast",
+        "promote_types",
+        "names",
+        "output_nr",
+        "volatile",
+        "is_tensor",
+        "is_storage",
+        "repr",
+        "format",
+        "is_set_to",
+        "is_shared",
+        "is_pinned",
+        "retains_grad",
+        "register_hook",
+        "is_mkldnn",
+        "is_vulkan",
+        "is_ipu",
+        "is_xla",
+        "is_mtia",
+        "is_maia",
+        "is_sparse_csr",
+        "dim_order",
+        "_is_view",
+        "_base",
+        "dir",
+        "reduce_ex",
+        "type_string",
+    ]
 )
 
 
 # Functions that read their input by weights, so that channels begin even where the input is a constant.
 _LAYERS = frozenset(
-    "linear addmm matmul embedding layer_norm rms_norm batch_norm group_norm conv1d conv2d conv3d".split()
+    [
+        "linear",
+        "addmm",
+        "matmul",
+        "embedding",
+        "layer_norm",
+        "rms_norm",
+        "batch_norm",
+        "group_norm",
+        "conv1d",
+        "conv2d",
+        "conv3d",
+    ]
 )
 _LENGTHS = ("shape", "size", "len", "numel", "nelement")
 
@@ -74,7 +153,9 @@ class _Watch(TorchFunctionMode):
             if isinstance(flows, Flow):
                 self.follow(result, flows)
         elif isinstance(result, list | tuple):
-            for one, flow in zip(result, flows if isinstance(flows, list | tuple) else [flows] * len(result), strict=False):
+            for one, flow in zip(
+                result, flows if isinstance(flows, list | tuple) else [flows] * len(result), strict=False
+            ):
                 self.assign(one, flow)
 
     # ------------------------------------------------------------------ functions
@@ -230,7 +311,9 @@ def _named(func: Any) -> tuple[str, bool]:
     return name, False
 
 
-_IN_PLACE = frozenset("iadd isub imul itruediv ifloordiv ipow iand ior ixor imatmul imod".split())
+_IN_PLACE = frozenset(
+    ["iadd", "isub", "imul", "itruediv", "ifloordiv", "ipow", "iand", "ior", "ixor", "imatmul", "imod"]
+)
 _REVERSED = {
     "radd": "add", "rsub": "rsub", "rmul": "mul", "rtruediv": "rdiv", "rpow": "rpow", "rand": "and", "ror": "or",
     "rmatmul": "rmatmul", "rfloordiv": "floordiv",
@@ -307,5 +390,3 @@ def outputs_of(value: Any) -> list[torch.Tensor]:
     if is_dataclass(value) and not isinstance(value, type):
         return [tensor for one in fields(value) for tensor in outputs_of(getattr(value, one.name))]
     return []
-
-

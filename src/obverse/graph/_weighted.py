@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from ._channels import WHOLE
 from ._flow import Flow, Knowledge, Read
 
 __all__ = ["barrier", "contract", "convolve", "exact", "look_up"]
@@ -145,7 +144,9 @@ def convolve(
         varying = call(moving.expand(flow.shape).double(), numbers, None) > 0
     value = torch.zeros(1, dtype=torch.float64)
     if not bool(varying.all()):
-        value = call(flow.full(flow.value)[:1] if flow.value.shape[0] == 1 else flow.full(flow.value), exact(weight), exact(bias))
+        value = call(
+            flow.full(flow.value)[:1] if flow.value.shape[0] == 1 else flow.full(flow.value), exact(weight), exact(bias)
+        )
     if not depthwise:
         why = "" if bias is not None and know.name_of(bias) else "there is no bias to fold the constant into"
         if turned or padded:
@@ -195,5 +196,3 @@ def look_up(know: Knowledge, owner: str, weight: torch.Tensor, flow: Flow, *, re
         return Flow.of(shape, labels, looked_up, torch.zeros(1, dtype=torch.bool))
     moving = (numbers != numbers[:1]).any(0)
     return Flow.of(shape, labels, torch.where(moving, 0.0, numbers[0].double()), moving)
-
-
