@@ -187,7 +187,7 @@ def _family(
     axes: dict[str, dict[int, torch.Tensor]] = {}
     for number, (_, group) in enumerate(groups):
         for one in group.slices:
-            if one.tensor in parameters:
+            if one.tensor in parameters and (one.tensor, one.axis) not in know.follows:
                 size = parameters[one.tensor].shape[one.axis]
                 held = axes.setdefault(one.tensor, {}).setdefault(one.axis, torch.full((size,), -1))
                 held[list(one.indices)] = number

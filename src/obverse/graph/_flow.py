@@ -237,6 +237,7 @@ class Knowledge:
     kinds: dict[str, list[torch.Tensor]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     writes: set[tuple[str, int]] = field(default_factory=set)  # the axes along which a layer writes channels
+    follows: set[tuple[str, int]] = field(default_factory=set)  # axes that are cut and need not be zero before
     fixed: dict[str, str] = field(default_factory=dict)  # parameters that keep their shape, and why
     assume_zeroed: bool = False  # what goes will have been zeroed with all that writes it
 

@@ -457,6 +457,8 @@ def apply(know: Knowledge, name: str, owner: str, call: Callable[..., Any], args
         What it gave on the example inputs.
     """
     here = owner or "the model"
+    if name in _CREATIONS:
+        return None
     if not tensors_in(result):
         if name in _DECISIONS:
             for flow in flows_in((args, kwargs)):
@@ -522,8 +524,10 @@ def derive(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs:
         direction, length = args[0], args[1]
         axis = args[2] if len(args) > 2 else kwargs.get("dim", 0)
         whole = [replace(one, axes={a: a for a in range(direction.ndim)}) for one in know.sources(direction)]
+        # A direction of length zero has none: the length alone goes to zero, and the direction follows it.
+        know.follows |= {(one.name, axis) for one in whole}
         know.derive(made[0], [*whole, *(replace(one, axes={axis: axis}) for one in know.sources(length))])
-    elif name in MOVES and len(used) == 1 and len(tensors_in((args, kwargs))) == 1:
+    elif name in MOVES and len(used) == 1 and _only_indices(used[0], tensors_in((args, kwargs))):
         for position, one in enumerate(made):
             sources = [
                 _moved_source(source, call, args, kwargs, used[0], one, position) for source in know.sources(used[0])
@@ -557,6 +561,10 @@ def derive(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs:
             _fix_all(know, tensor, f"{name} in {owner or 'the model'} is not understood")
 
 
+def _only_indices(tensor: torch.Tensor, every: list[torch.Tensor]) -> bool:
+    return all(one is tensor or not one.is_floating_point() for one in every)
+
+
 def _fix_all(know: Knowledge, tensor: torch.Tensor, reason: str) -> None:
     for source in know.sources(tensor):
         know.fix(source.name, reason)
@@ -568,7 +576,11 @@ def _moved_source(
     if source.axes is not None:
         return None
     flat = source.flat().reshape(tensor.shape)
-    turned = call(*swap(args, lambda one: flat), **swap(kwargs, lambda one: flat))
+
+    def given(one: torch.Tensor) -> torch.Tensor:
+        return flat if one is tensor else one
+
+    turned = call(*swap(args, given), **swap(kwargs, given))
     found = turned if isinstance(turned, torch.Tensor) else turned[position]
     if found.shape == tuple(source.shape) and torch.equal(found, source.flat()):
         return Source(source.name, source.shape)
@@ -726,7 +738,7 @@ def _move(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs: 
     main = args[0] if isinstance(args[0], Flow) else flows[0]
     if main is not args[0] and not isinstance(args[0], Flow):
         return _chosen(know, name, owner, args, kwargs, flows, result)
-    index_flows = [flow for flow in flows if flow is not main]
+    index_flows = [flow for flow in flows if flow is not main and not name.endswith("_as")]
     for flow in index_flows:
         know.channels.pin(flow.label, f"{name} in {owner or 'the model'} takes it for an index")
 
@@ -1265,7 +1277,19 @@ def _product_of_activations(
     return made
 
 
+def _packed(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs: Any, result: Any) -> Any:
+    """Packing sequences and laying them out again: rows move, the last axis stays."""
+    flow = args[0]
+    if not isinstance(flow, Flow) or any(axis != flow.ndim - 1 for axis in flow.varied_axes()):
+        return None
+    data = result[0]
+    made = Flow.of(tuple(data.shape), flow.label.reshape(-1), torch.zeros(1), torch.ones(1, dtype=torch.bool))
+    return (made, *(know.whole(one) for one in result[1:]))
+
+
 _HANDLERS: dict[str, Callable[..., Any]] = {
+    "_pack_padded_sequence": _packed,
+    "_pad_packed_sequence": _packed,
     "linear": _linear,
     "addmm": _addmm,
     "matmul": _product_of_activations,

@@ -190,6 +190,9 @@ class _Watch(TorchFunctionMode):
                 for source in self.know.sources(tensor):
                     self.know.fix(source.name, reason)
             flows = barrier(self.know, reason, *flows_in(given), like=target)
+        if flows is None and not changed:
+            self._constant(name, owner, func, args, kwargs, result)
+            return result
         if changed:
             self._changed_in_place(changed, flows, name, owner)
         if name != "setitem":
