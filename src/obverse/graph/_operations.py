@@ -504,7 +504,7 @@ def _handler(name: str) -> Callable[..., Any] | None:
 
 def derive(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs: Any, result: Any) -> None:
     """Follow what a function makes of parameters alone; a parameter that goes into anything else keeps its shape."""
-    used = [tensor for tensor in tensors_in((args, kwargs)) if know.sources(tensor)]
+    used = [one for one in tensors_in((args, kwargs)) if know.sources(one) and one.is_floating_point()]
     if not used:
         if isinstance(result, torch.Tensor) and result.ndim:
             given = args[1:] if args and isinstance(args[0], torch.Tensor) else args
@@ -814,7 +814,7 @@ def _joined_parts(
         ]
     place = axis % result.ndim
     # Parts whose channels run along other axes share them; single slices alone do not tell where theirs run.
-    shared = all(one.label.shape[place] == 1 for one in every) and any(one.shape[place] > 1 for one in every)
+    shared = all(one.label.shape[place] == 1 for one in every) and (shift or any(one.shape[place] > 1 for one in every))
     if shared:
         for one in every[1:]:
             know.channels.tie(every[0].label, one.label)
