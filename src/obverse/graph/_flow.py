@@ -281,7 +281,7 @@ class Knowledge:
     def axis(self, tensor: torch.Tensor, axis: int, words: str, *, writes: bool = False) -> torch.Tensor:
         """The labels of a weight's indices along an axis; the same at every use, so tied tensors stay tied."""
         found: torch.Tensor | None = None
-        for source, labels in self._labels(tensor, axis, words, writes):
+        for labels in self._labels(tensor, axis, words, writes):
             if found is None:
                 found = labels
             else:
@@ -293,9 +293,7 @@ class Knowledge:
             return torch.full((tensor.shape[axis],), WHOLE)
         return found
 
-    def _labels(
-        self, tensor: torch.Tensor, axis: int, words: str, writes: bool
-    ) -> Iterator[tuple[Source, torch.Tensor]]:
+    def _labels(self, tensor: torch.Tensor, axis: int, words: str, writes: bool) -> Iterator[torch.Tensor]:
         for source in self.sources(tensor):
             place = source.axis(axis, tensor.ndim)
             if place is None:
@@ -309,7 +307,7 @@ class Knowledge:
                 self.writes.add((source.name, own))
             if index is not None and not torch.equal(index, torch.arange(source.shape[own])):
                 self.fix(source.name, f"parts of {source.name} are used apart")
-            yield source, held[own] if index is None else held[own][index]
+            yield held[own] if index is None else held[own][index]
 
     def fix(self, name: str, reason: str) -> None:
         """Keep the shape of a parameter."""

@@ -186,8 +186,8 @@ _EPS = ("eps", "variance_epsilon", "epsilon", "norm_eps")
 def recognized_rms_norm(module: nn.Module) -> tuple[str, float] | None:
     """The name of eps and the offset of the scale, where a module of any class computes a root-mean-square norm.
 
-    Model libraries write this layer themselves. It is recognized by what it computes, ``x / rms(x) * (weight + offset)``,
-    on random numbers, never by its name.
+    Model libraries write this layer themselves. It is recognized by what it computes on random numbers,
+    ``x / rms(x) * (weight + offset)``, never by its name.
     """
     tensors = [*module.named_parameters(), *module.named_buffers()]
     names = [name for name in _EPS if type(vars(module).get(name)) is float]

@@ -12,12 +12,14 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import InvalidArgumentError
+from ._arguments import flows_in, swap, tensors_in
+from ._constants import constant_flow, derive
 from ._copies import plain_copy, unwrapped
 from ._flow import Flow, Knowledge
 from ._inputs import as_inputs
 from ._layers import handler_of
 from ._numbers import followed_lengths, mark_attributes
-from ._operations import apply, constant_flow, derive, flows_in, swap, tensors_in
+from ._operations import apply
 from ._weighted import barrier
 
 __all__ = ["analyze", "outputs_of"]
@@ -185,7 +187,8 @@ class _Watch(TorchFunctionMode):
             flows = apply(self.know, name, owner, out_of_place, *given, target)
         except Exception as error:
             line = next(iter(str(error).splitlines()), "")[:120]
-            reason = f"{name} in {owner or 'the model'} is used in a way that is not understood ({type(error).__name__}: {line})"
+            where = f"{name} in {owner or 'the model'}"
+            reason = f"{where} is used in a way that is not understood ({type(error).__name__}: {line})"
             for tensor in tensors_in((args, kwargs)):
                 for source in self.know.sources(tensor):
                     self.know.fix(source.name, reason)
