@@ -43,10 +43,10 @@ def derive(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs:
         know.derive(made[0], [*whole, *(replace(one, axes={axis: axis}) for one in know.sources(length))])
     elif name in MOVES and len(used) == 1 and _only_indices(used[0], tensors_in((args, kwargs))):
         for position, one in enumerate(made):
-            sources = [
+            moved_sources = [
                 _moved_source(source, call, args, kwargs, used[0], one, position) for source in know.sources(used[0])
             ]
-            know.derive(one, [source for source in sources if source is not None])
+            know.derive(one, [source for source in moved_sources if source is not None])
             for source in know.sources(used[0]):
                 if source.axes is not None:
                     know.fix(source.name, f"{name} in {owner or 'the model'} rearranges it")

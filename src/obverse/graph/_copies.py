@@ -23,13 +23,14 @@ def unwrapped(model: Any) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise InvalidArgumentError(f"model must be an nn.Module, not {type(model).__name__}")
+    found: nn.Module = model
     while True:
-        inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            inner = model.module
+        inner = getattr(found, "_orig_mod", None)
+        if inner is None and isinstance(found, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner = found.module
         if not isinstance(inner, nn.Module):
-            return model
-        model = inner
+            return found
+        found = inner
 
 
 def plain_copy(model: nn.Module) -> nn.Module:

@@ -157,5 +157,5 @@ def _members(roots: torch.Tensor) -> Iterator[tuple[int, tuple[int, ...]]]:
     """Every class with the places where it stands, in order."""
     order = roots.argsort(stable=True)
     found, counts = roots[order].unique_consecutive(return_counts=True)  # type: ignore[no-untyped-call]
-    for root, places in zip(found.tolist(), order.split(counts.tolist()), strict=True):
+    for root, places in zip(found.tolist(), torch.split(order, counts.tolist()), strict=True):
         yield root, tuple(places.tolist())

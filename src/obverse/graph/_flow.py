@@ -60,6 +60,7 @@ class Flow:
         label: torch.Tensor,
         value: torch.Tensor,
         varying: torch.Tensor,
+        *,
         stochastic: bool = False,
     ) -> Flow:
         """A flow of tensors that broadcast to ``shape``, squeezed, with value 0 where it varies."""

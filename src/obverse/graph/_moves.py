@@ -89,7 +89,8 @@ def _indexed(tensor: torch.Tensor, before: Sequence[int], index: Any) -> torch.T
     dots = [place for place, part in enumerate(parts) if part is Ellipsis]
     gap = [slice(None)] * (len(before) - taken)
     parts = parts[: dots[0]] + gap + parts[dots[0] + 1 :] if dots else parts + gap
-    axis, chosen = 0, []
+    axis = 0
+    chosen: list[Any] = []
     for part in parts:
         if part is None:
             chosen.append(None)

@@ -45,7 +45,7 @@ def on_elementwise(know: Knowledge, name: str, owner: str, call: Any, args: Any,
         value = _values(call, args, kwargs, shape)
         varying = varying | ~value.isfinite()
     stochastic = len(flows) == 1 and flows[0].stochastic and name in (*SAME, "where", "masked_fill") and not loose
-    return Flow.of(shape, label, value, varying, stochastic)
+    return Flow.of(shape, label, value, varying, stochastic=stochastic)
 
 
 def _values(call: Any, args: Any, kwargs: Any, shape: tuple[int, ...]) -> torch.Tensor:
@@ -56,7 +56,7 @@ def _values(call: Any, args: Any, kwargs: Any, shape: tuple[int, ...]) -> torch.
         return squeezed(one.detach().cpu().double() if one.is_floating_point() else one.detach().cpu())
 
     found = call(*swap(args, number), **swap(kwargs, number))
-    return found.double() if not found.is_complex() else torch.full((1,) * len(shape), torch.nan)  # type: ignore[no-any-return]
+    return found.double() if not found.is_complex() else torch.full((1,) * len(shape), torch.nan)
 
 
 def _prelu(know: Knowledge, owner: str, args: Any, result: torch.Tensor) -> Flow:

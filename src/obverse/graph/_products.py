@@ -80,7 +80,7 @@ def attention(
     if mask is not None:
         scores = scores.with_label(combined(know, scores, mask, "a mask", owner))
     # The values of the scores do not matter: whatever they are, their rows sum to one.
-    rows = Flow.of(scores.shape, scores.label, torch.zeros(1), torch.ones(1, dtype=torch.bool), True)
+    rows = Flow.of(scores.shape, scores.label, torch.zeros(1), torch.ones(1, dtype=torch.bool), stochastic=True)
     return product(know, owner, rows, value)
 
 

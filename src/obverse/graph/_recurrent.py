@@ -24,7 +24,7 @@ def recurrent(know: Knowledge, name: str, layer: Any, args: Any, result: Any) ->
     packed = not isinstance(args[2], Sequence) and isinstance(args[1], torch.Tensor | Flow)
     state = args[2] if packed else args[1]
     mode: str = getattr(layer, "mode", "")
-    if layer is None or not isinstance(flow, Flow) or getattr(layer, "proj_size", 0) or mode not in _GATES:
+    if layer is None or not isinstance(flow, Flow) or getattr(layer, "proj_size", None) or mode not in _GATES:
         for tensor in () if layer is None else layer.parameters():
             for source in know.sources(tensor):
                 know.fix(source.name, f"{name} projects its hidden state")

@@ -31,7 +31,7 @@ def on_pooled(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwar
         return outs[0] if isinstance(result, torch.Tensor) else tuple(outs)
 
     def on(tensor: torch.Tensor) -> Any:
-        def given(one):
+        def given(one: Any) -> Any:
             return tensor if one is flow else real_of(one)
 
         found = call(*swap(args, given), **swap(kwargs, given))
