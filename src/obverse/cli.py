@@ -248,7 +248,8 @@ def dropout_spectrum(
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Predict singular values and rank of a deep linear network under dropout, and the rates where the rank falls."""
-    from .dropout._spectrum_summary import numbers_of, print_spectrum, singular_values_of_file, spectrum_summary
+    from ._dropout_commands import numbers_of, print_spectrum
+    from .dropout.deep_linear import singular_values_of_file, spectrum_summary
 
     if (singular_values is None) == (data is None):
         raise InvalidArgumentError("give --singular-values or --data, one of them")

@@ -111,7 +111,7 @@ def test_diagnose_reads_a_run(folder: Path, tmp_path: Path) -> None:
         (("spectrum", "--width", "4", "--singular-values", "3", "--data", "x.npz"), "one of them"),
         (("spectrum", "--width", "4", "--singular-values", "3,two"), "takes numbers with commas"),
         (("spectrum", "--width", "4", "--singular-values", "3,-1"), "nonnegative"),
-        (("spectrum", "--width", "0", "--singular-values", "3"), "positive"),
+        (("spectrum", "--width", "0", "--singular-values", "3"), "at least 1"),
         (("spectrum", "--width", "4", "--singular-values", "3", "--depth", "0"), "at least 1"),
         (("spectrum", "--width", "4", "--singular-values", "3", "--keep", "1.5"), r"\(0, 1\]"),
         (("spectrum", "--width", "4", "--singular-values", "3", "--block-size", "3"), "do not divide"),

@@ -228,13 +228,13 @@ def test_huge_and_tiny_entries() -> None:
 
 def test_refusals() -> None:
     for k in (0, -1, 1.5, True):
-        with pytest.raises(InvalidArgumentError, match="positive integer"):
+        with pytest.raises(InvalidArgumentError, match="integer of at least 1"):
             norms.k_support_norm(np.ones(3), k)
     with pytest.raises(InvalidArgumentError, match="single number"):
         norms.k_support_norm(3.0, 1)
     with pytest.raises(InvalidArgumentError, match="matrix"):
         norms.nuclear_norm(np.ones(3))
-    with pytest.raises(InvalidArgumentError, match="nonnegative"):
+    with pytest.raises(InvalidArgumentError, match="at least 0"):
         norms.k_support_prox(np.ones(3), 1, -0.1)
     with pytest.raises(InvalidArgumentError, match="real numbers"):
         norms.k_support_norm(np.ones(3, dtype=complex), 1)

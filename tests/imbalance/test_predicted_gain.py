@@ -113,3 +113,11 @@ def test_huge_ratios_stay_finite() -> None:
 def test_bad_gain_input(call: Callable[[], object]) -> None:
     with pytest.raises(InvalidArgumentError):
         call()
+
+
+def test_gains_of_extreme_strengths_are_numbers_or_refused() -> None:
+    found = predicted_gain([0.1, 0.1], [1.0, 1.0])
+    assert found.of([1e-300, 1e300]) == pytest.approx(2e-240)
+    flat = predicted_gain([0.1, 0.1], [1.0, 1.0], order=5, dimension=19.0)
+    with pytest.raises(InvalidArgumentError, match="beyond the range of floats"):
+        flat.of([1e-300, 1e300])

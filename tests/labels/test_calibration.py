@@ -323,3 +323,55 @@ def test_bad_options_of_metrics_are_refused() -> None:
         CalibrationError(kind="class-wise", num_classes=6).update(torch.randn(2, 5), torch.zeros(2, dtype=torch.long))
     with pytest.raises(InvalidArgumentError):
         WinningScores().update_outside(torch.randn(3))
+
+
+@EVERY
+def test_logits_that_are_no_prediction_are_named(name: str) -> None:
+    for row in ([math.nan] + [0.0] * (K - 1), [math.inf] + [0.0] * (K - 1), [-math.inf] * K):
+        metric = METRICS[name]()
+        logits, labels = data(8)
+        logits[3] = torch.tensor(row, dtype=torch.float64)
+        with pytest.raises(InvalidArgumentError, match="row 3"):
+            metric.update(logits, labels)
+        labels[3] = -100
+        metric.update(logits, labels)
+        assert math.isfinite(float(metric.counted.value.sum()))
+
+
+@EVERY
+@pytest.mark.parametrize("lowest", [-math.inf, torch.finfo(torch.float64).min])
+def test_masked_classes_have_no_probability(name: str, lowest: float) -> None:
+    logits, labels = data(50)
+    labels = labels.clamp(max=K - 2)
+    logits[:, K - 1] = lowest
+    masked, certain = METRICS[name](), METRICS[name]()
+    masked.update(logits, labels)
+    certain.update(torch.cat([logits[:, : K - 1], torch.full((50, 1), -1e4, dtype=torch.float64)], 1), labels)
+    torch.testing.assert_close(masked.counted.value, certain.counted.value)
+
+
+def test_a_true_class_that_is_masked_has_an_infinite_likelihood() -> None:
+    for lowest in (-math.inf, torch.finfo(torch.float32).min):
+        score = NegativeLogLikelihood()
+        score.update(torch.tensor([[0.0, lowest]]), torch.tensor([1]))
+        assert score.compute() == math.inf
+
+
+def test_confidences_of_exactly_zero_and_one_are_counted() -> None:
+    error = CalibrationError(4, inputs="probabilities", kind="class-wise", num_classes=2)
+    error.update(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([1, 0]))
+    assert error.compute() == 0.0
+    assert [row.rows for row in error.reliability_table(0)] == [1, 0, 0, 1]
+
+
+def test_metrics_refuse_targets_and_states_that_do_not_fit() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"row 0 has the sum 0\.5"):
+        BrierScore().update(torch.zeros(1, 2), torch.tensor([[0.25, 0.25]]))
+    with pytest.raises(InvalidArgumentError, match="3 classes, got 2"):
+        CalibrationError(num_classes=3).update(torch.zeros(1, 2), torch.tensor([0]))
+    of_classes = CalibrationError(binning="adaptive", kind="class-wise", num_classes=K)
+    of_classes.update(*data(20))
+    other = CalibrationError(binning="adaptive")
+    with pytest.raises(RuntimeError, match="more than 1 groups"):
+        other.load_state_dict(of_classes.state_dict())
+    assert len(other.counted.value) == 0

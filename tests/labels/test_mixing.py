@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -252,3 +253,30 @@ def test_bad_input_of_mixing_is_refused(mix: Mix) -> None:
     for given, labels, options in bad:
         with pytest.raises(InvalidArgumentError):
             mix(given, labels, **options)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1e-4])
+def test_infinite_inputs_are_mixed_with_a_share_of_zero(alpha: float) -> None:
+    """Shares of Beta(1e-4, 1e-4) are exactly zero or one but for rounding; the other input has no part then."""
+    inputs = torch.tensor([[0.0, -math.inf], [1.0, 2.0], [math.inf, 3.0]])
+    for seed in range(8):
+        mixed, _ = mixup(inputs, torch.arange(3), alpha, num_classes=3, per_sample=True, generator=seed)
+        assert not bool(mixed.isnan().any())
+
+
+@pytest.mark.parametrize("mix", [mixup, cutmix])
+@pytest.mark.parametrize(
+    ("target", "say"),
+    [([0.5, 0.6], r"row 1 has the sum 1\.1"), ([1.5, -0.5], "row 1 has a negative"), ([math.nan, 1.0], "row 1 has a")],
+)
+def test_targets_that_are_no_probabilities_are_not_mixed(mix: Any, target: list[float], say: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=say):
+        mix(torch.zeros(2, 1, 4), torch.tensor([[1.0, 0.0], target]))
+
+
+@pytest.mark.parametrize("mix", [mixup, cutmix])
+def test_seeds_of_mixing_are_numbers_or_generators(mix: Any) -> None:
+    inputs = torch.randn(6, 1, 8, generator=torch.Generator().manual_seed(0))
+    expected = mix(inputs, torch.arange(6), num_classes=6, generator=torch.Generator().manual_seed(4))
+    found = mix(inputs, torch.arange(6), num_classes=6, generator=4)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))

@@ -90,9 +90,11 @@ def test_no_temperature_changes_the_prediction(dtype: torch.dtype) -> None:
 def test_temperatures_without_a_minimum_end_at_a_bound() -> None:
     logits = torch.eye(3, dtype=torch.float64).repeat(4, 1)
     labels = torch.arange(3).repeat(4)
-    sure = TemperatureScaling(bounds=(0.05, 20.0)).fit(logits, labels)
+    with pytest.warns(UserWarning, match=r"12 rows are right too often .* T = 0\.05 is used"):
+        sure = TemperatureScaling(bounds=(0.05, 20.0)).fit(logits, labels)
     assert (sure.temperature, sure.is_bounded) == (0.05, True)
-    unsure = TemperatureScaling(bounds=(0.05, 20.0)).fit(logits, (labels + 1) % 3)
+    with pytest.warns(UserWarning, match=r"wrong too often .* T = 20 is used"):
+        unsure = TemperatureScaling(bounds=(0.05, 20.0)).fit(logits, (labels + 1) % 3)
     assert (unsure.temperature, unsure.is_bounded) == (20.0, True)
 
 
@@ -110,3 +112,64 @@ def test_a_temperature_cannot_be_fitted_to_nothing() -> None:
     with pytest.raises(InvalidArgumentError, match="bounds"):
         TemperatureScaling(bounds=(2.0, 1.0))
     assert scaling.temperature == found
+
+
+def mostly_right(rows: int, wrong: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of a network that is sure of its answers, of which some are wrong."""
+    generator = torch.Generator().manual_seed(rows)
+    logits = torch.randn(rows, 10, generator=generator, dtype=torch.float64)
+    labels = logits.argmax(1)
+    labels[:wrong] = (labels[:wrong] + 1) % 10
+    return 3.0 * logits, labels
+
+
+def test_few_rows_that_are_all_right_make_nothing_surer_than_it_was() -> None:
+    logits, labels = mostly_right(24, wrong=0)
+    test, right = mostly_right(500, wrong=15)
+    scaling = TemperatureScaling()
+    with pytest.warns(UserWarning, match=r"the 24 rows are right too often .*; T = .* is used"):
+        scaling.fit(logits, labels)
+    assert scaling.is_bounded
+    assert 0.01 < scaling.temperature <= 1.0
+    assert likelihood_at(scaling.temperature, test, right) < 1.1 * likelihood_at(1.0, test, right)
+    assert likelihood_at(0.01, test, right) > 20 * likelihood_at(1.0, test, right)
+    # Rows so unsure that one more, which knows nothing, leaves room above them.
+    unsure = 1e-3 * logits
+    with pytest.warns(UserWarning, match="right too often"):
+        found = scaling.fit(unsure, labels).temperature
+    targets = torch.eye(10, dtype=torch.float64)[labels] * 24 / 25 + 0.1 / 25
+    expected = TemperatureScaling(bounds=(1e-6, 10.0)).fit(unsure, targets).temperature
+    assert found == pytest.approx(max(expected, 0.01), rel=1e-6)
+
+
+def test_logits_that_say_nothing_keep_their_temperature() -> None:
+    scaling = TemperatureScaling()
+    with pytest.warns(UserWarning, match="T = 1 is used"):
+        scaling.fit(torch.zeros(6, 3), torch.arange(6) % 3)
+    assert scaling.temperature == 1.0
+
+
+@pytest.mark.parametrize("lowest", [-math.inf, torch.finfo(torch.float64).min])
+def test_masked_classes_have_no_part_in_a_temperature(lowest: float) -> None:
+    logits, labels = data(300)
+    wider = torch.cat([logits, torch.full((300, 1), lowest, dtype=torch.float64)], 1)
+    found = TemperatureScaling().fit(wider, labels)
+    assert found.temperature == pytest.approx(TemperatureScaling().fit(logits, labels).temperature, rel=1e-10)
+    one_hot = torch.eye(K + 1, dtype=torch.float64)[labels]
+    assert TemperatureScaling().fit(wider, one_hot).temperature == pytest.approx(found.temperature, rel=1e-10)
+    scaled = found(wider.requires_grad_())
+    assert bool((scaled[:, K] == lowest).all())
+    torch.testing.assert_close(scaled.softmax(1)[:, :K], (logits / found.temperature).softmax(1))
+    scaled.softmax(1)[:, 0].sum().backward()
+    assert wider.grad is not None
+    assert bool(wider.grad.isfinite().all())
+    with pytest.raises(InvalidArgumentError, match="targets whose logits are masked"):
+        TemperatureScaling().fit(wider.detach(), torch.full((300,), K))
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
+def test_a_state_must_be_a_temperature(value: float) -> None:
+    scaling = TemperatureScaling()
+    with pytest.raises(RuntimeError, match="fitted"):
+        scaling.load_state_dict({"fitted": torch.tensor(value)})
+    assert scaling.temperature == 1.0

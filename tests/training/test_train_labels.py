@@ -6,6 +6,7 @@ import csv
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,16 @@ from typer.testing import CliRunner
 from obverse import cli
 from obverse.errors import InvalidArgumentError, UnknownNameError
 from obverse.labels import label_criteria
-from obverse.training import Batches, InterruptedRunError, Recipe, build_model, read_source, run_recipe
+from obverse.training import (
+    Batches,
+    InterruptedRunError,
+    Recipe,
+    _confidence,
+    build_model,
+    read_source,
+    results_table,
+    run_recipe,
+)
 from obverse.training._checkpoint import read_json
 from obverse.training._words import TOKENS, encode_words
 
@@ -99,6 +109,7 @@ def test_class_relations_and_calibration_are_on_the_record(quick: Fields) -> Non
     assert sum(row[2] for row in test["reliability"]) == metrics["data"]["test"]
     page = (Path(fields["out"]) / "report.html").read_text(encoding="utf-8")
     assert "Confidence and accuracy" in page
+    assert ("not determined by the validation rows" in page) == test["temperature_is_bounded"]
     assert "What is related to what" in page
 
 
@@ -244,3 +255,31 @@ def test_the_page_of_a_dense_run_speaks_of_confidence_and_not_of_zeros(quick: Fi
     assert "after temperature scaling" in page
     for words in ("Where the zeros are", "The way to the budget", "Compression", "bitmask"):
         assert words not in page
+
+
+@pytest.mark.parametrize("is_bounded", [True, False])
+def test_the_table_says_where_no_temperature_was_determined(is_bounded: bool) -> None:
+    figures = {"error": 0.1, "loss": 0.3, "temperature": 0.8, "temperature_is_bounded": is_bounded}
+    metrics = {
+        "recipe": {"face": "none"},
+        "data": {"name": "digits"},
+        "model": {"name": "mlp"},
+        "runs": [{"seed": 4, "test": figures, "seconds": 1.0}],
+    }
+    said = str(results_table(metrics).caption or "")
+    assert ("Seed 4: the validation rows determine no temperature" in said) == is_bounded
+
+
+def test_few_validation_rows_end_in_a_safe_temperature(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record has it, and nothing is printed on the way."""
+    generator = torch.Generator().manual_seed(0)
+    validation = 3.0 * torch.randn(24, 10, generator=generator)
+    test = 3.0 * torch.randn(300, 10, generator=generator)
+    labels = test.argmax(1)
+    labels[:9] = (labels[:9] + 1) % 10
+    splits = {"validation": (validation, validation.argmax(1)), "test": (test, labels)}
+    monkeypatch.setattr(_confidence, "_scores", lambda trainer, samples: splits[samples])
+    trainer: Any = SimpleNamespace(data=SimpleNamespace(validation="validation", test="test"))
+    record = _confidence.confidence_record(trainer)
+    assert record["temperature_is_bounded"] is True
+    assert record["scaled_negative_log_likelihood"] < 1.1 * record["negative_log_likelihood"]

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InvalidArgumentError, WrongTypeError
+from .text import brief
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,12 +117,20 @@ def beside(constant: float | NDArray[np.float64], values: Tensor) -> Tensor:
 
 
 def numbers(value: Array) -> NDArray[np.float64]:
-    """``value`` as a float64 NumPy array, for what is computed once and needs no gradient."""
+    """``value`` as a float64 NumPy array, for what is computed once and needs no gradient.
+
+    Raises
+    ------
+    InvalidArgumentError
+        It is complex, ragged, or holds no numbers.
+    """
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
+        if value.is_complex():
+            raise InvalidArgumentError(f"expected real numbers, got a tensor of dtype {value.dtype}")
         converted: NDArray[np.float64] = value.detach().to(device="cpu", dtype=torch.float64).numpy()
         return converted
-    return np.asarray(value, dtype=np.float64)
+    return np.asarray(_real(value), dtype=np.float64)
 
 
 def wide(tensor: Tensor) -> Tensor:
@@ -129,12 +138,21 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype.itemsize < 4 or not tensor.is_floating_point() else tensor
 
 
+def _real(value: Array) -> NDArray[Any]:
+    """``value`` as an array of real numbers of any type."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):
+        raise InvalidArgumentError(f"expected an array of real numbers, got {brief(value)}") from None
+    if array.dtype.kind not in "fiub":
+        raise InvalidArgumentError(f"expected real numbers, got an array of dtype {array.dtype}")
+    return array
+
+
 def _from_numpy(value: Array, among_tensors: bool) -> Tensor:
     import torch
 
-    array = np.array(value, order="C")
-    if array.dtype.kind not in "fiub":
-        raise InvalidArgumentError(f"expected real numbers, got an array of dtype {array.dtype}")
+    array = np.array(_real(value), order="C")
     if isinstance(value, (int, float)) and among_tensors:
         return torch.tensor(value, dtype=torch.get_default_dtype())
     if array.dtype not in (np.float16, np.float32, np.float64):

@@ -12,8 +12,20 @@ from numbers import Integral, Real
 from typing import Any
 
 from ..errors import InvalidArgumentError
+from .text import brief
 
-__all__ = ["at_least", "choice", "count", "finite", "fraction", "is_integer", "is_number", "nonnegative", "positive"]
+__all__ = [
+    "at_least",
+    "choice",
+    "count",
+    "finite",
+    "fraction",
+    "integer",
+    "is_integer",
+    "is_number",
+    "nonnegative",
+    "positive",
+]
 
 
 def is_number(value: object) -> bool:
@@ -58,21 +70,28 @@ def count(name: str, value: Any, least: int = 1, most: int | None = None) -> int
     """An integer of at least ``least``, and at most ``most``."""
     if not is_integer(value) or value < least or (most is not None and value > most):
         allowed = f"an integer of at least {least}" if most is None else f"an integer from {least} to {most}"
-        raise InvalidArgumentError(f"{name} must be {allowed}, got {value!r}")
+        raise InvalidArgumentError(f"{name} must be {allowed}, got {brief(value)}")
+    return int(value)
+
+
+def integer(name: str, value: Any) -> int:
+    """An integer of either sign."""
+    if not is_integer(value):
+        raise InvalidArgumentError(f"{name} must be an integer, got {value!r}")
     return int(value)
 
 
 def choice(name: str, value: Any, allowed: Iterable[str]) -> str:
     """One of several words."""
     words = tuple(allowed)
-    if value not in words:
+    if not isinstance(value, str) or value not in words:
         quoted = [repr(word) for word in words]
         listed = quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
-        raise InvalidArgumentError(f"{name} must be {listed}, got {value!r}")
+        raise InvalidArgumentError(f"{name} must be {listed}, got {brief(value)}")
     return str(value)
 
 
 def _number(name: str, value: Any, allowed: str, is_allowed: bool) -> float:
     if not is_allowed:
-        raise InvalidArgumentError(f"{name} must be {allowed}, got {value!r}")
+        raise InvalidArgumentError(f"{name} must be {allowed}, got {brief(value)}")
     return float(value)

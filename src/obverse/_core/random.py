@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 import numpy as np
 
 from ..errors import InvalidArgumentError
+from .text import brief
 
 if TYPE_CHECKING:
     import torch
@@ -102,6 +103,6 @@ def _integer(seed: Any, name: str) -> int:
         number = -1
     if isinstance(seed, bool) or not 0 <= number < 2**63:
         raise InvalidArgumentError(
-            f"{name} must be an integer of at least 0, a torch.Generator or a numpy.random.Generator, got {seed!r}"
+            f"{name} must be an integer of at least 0, a torch.Generator or a numpy.random.Generator, got {brief(seed)}"
         )
     return number

@@ -6,9 +6,10 @@ from collections.abc import Collection, Sequence
 
 from ..errors import ObverseError
 
-__all__ = ["aligned", "one_line"]
+__all__ = ["aligned", "brief", "one_line"]
 
 _MOST = 500
+_MOST_OF_A_VALUE = 120
 
 
 def aligned(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:
@@ -29,6 +30,12 @@ def aligned(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:
         ).rstrip()
         for row in rows
     )
+
+
+def brief(value: object) -> str:
+    """How a message shows a value: its ``repr`` in one line, cut where it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _MOST_OF_A_VALUE else text[: _MOST_OF_A_VALUE - 1] + "…"
 
 
 def one_line(error: BaseException) -> str:

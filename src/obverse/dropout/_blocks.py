@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .._core.checks import count
 from ..errors import InvalidArgumentError
 from ._law import Event, MaskLaw, checked_shape, single_probability
 
@@ -101,9 +102,7 @@ class Blocks(_Tied):
 
     def __init__(self, keep_probability: float, block_size: int) -> None:
         super().__init__(keep_probability)
-        if not isinstance(block_size, (int, np.integer)) or block_size < 1:
-            raise InvalidArgumentError(f"block_size must be a positive integer, got {block_size!r}")
-        self.block_size = int(block_size)
+        self.block_size = count("block_size", block_size)
 
     def with_rate(self, drop_rate: float) -> Self:
         """The same blocks, dropped with probability ``drop_rate``."""

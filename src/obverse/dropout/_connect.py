@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from .._core.arrays import Array, beside
 from ..errors import InvalidArgumentError
-from ._exchange import Array, admit, beside
+from ._finite import admit_finite
 from ._independent import Bernoulli
 
 __all__ = ["Connect"]
@@ -34,7 +35,7 @@ class Connect(Bernoulli):
         moment : array (in, in)
             Uncentered second moment ``G = E[x x']`` of the inputs.
         """
-        (weight, moment), back = admit(weight, moment)
+        (weight, moment), back = admit_finite(weight=weight, moment=moment)
         spread = self._spread(weight)
         if tuple(moment.shape) != (weight.shape[1], weight.shape[1]):
             raise InvalidArgumentError(f"moment must be {(weight.shape[1],) * 2}, got {tuple(moment.shape)}")
@@ -50,7 +51,7 @@ class Connect(Bernoulli):
         inputs : array (..., in)
             ``x``, one row an example.
         """
-        (weight, inputs), back = admit(weight, inputs)
+        (weight, inputs), back = admit_finite(weight=weight, inputs=inputs)
         spread = self._spread(weight)
         if inputs.ndim == 0 or inputs.shape[-1] != weight.shape[1]:
             raise InvalidArgumentError(

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .._core.text import brief
 from ..errors import InvalidArgumentError, UnknownNameError
 
 __all__ = ["Criterion", "check_loss", "criterion"]
@@ -154,7 +155,7 @@ def check_loss(loss: Any) -> tuple[str, str]:
     else:
         raise InvalidArgumentError(
             f"loss must be one of {', '.join(map(repr, _NAMES))} or an MSELoss, CrossEntropyLoss or BCEWithLogitsLoss "
-            f"of torch, got {loss!r}; of another loss neither curvature nor averaging is known"
+            f"of torch, got {brief(loss)}; of another loss neither curvature nor averaging is known"
         )
     reduction = "rows" if isinstance(loss, str) else loss.reduction
     if reduction == "none":

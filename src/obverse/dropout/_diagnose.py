@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .._core.random import Seed, torch_generator
+from .._core.text import brief
 from ..errors import InvalidArgumentError, NonFiniteError
 from ._blocks import Channel, Path
 from ._comoments import CoMoments
@@ -41,7 +43,7 @@ def diagnose(
     keep_probability: Any = None,
     loss: Any = None,
     max_examples: int | None = None,
-    generator: torch.Generator | None = None,
+    generator: Seed | None = None,
 ) -> ModelDiagnosis:
     """Value of dropout's regularizer on a trained model, its bounds, and singular values against their prediction.
 
@@ -66,8 +68,8 @@ def diagnose(
     max_examples : int, optional
         Read no more than so many examples: drawn at random from a tuple or a Dataset, the first ones of anything that
         comes in batches.
-    generator : torch.Generator, optional
-        Of that draw.
+    generator : int, torch.Generator or numpy.random.Generator, optional
+        Seed or generator of that draw; the global generator by default.
 
     Returns
     -------
@@ -110,7 +112,8 @@ def diagnose(
     if not any(is_linear(module) for _, module in leaves):
         kinds = sorted({type(module).__name__ for _, module in leaves})
         raise InvalidArgumentError(f"the model has no torch.nn.Linear to diagnose; it has {', '.join(kinds) or 'none'}")
-    batches = labeled_batches(data, max_examples, generator)
+    source = None if generator is None else torch_generator(generator, "generator")
+    batches = labeled_batches(data, max_examples, source)
     with evaluated(model):
         first = next(batches)
         with calls_of(leaves) as calls:
@@ -272,7 +275,7 @@ def _stack(
 def _chosen(given: Any, found: FoundNoise) -> tuple[MaskLaw, tuple[int, ...], str]:
     if given is not None:
         if not isinstance(given, MaskLaw):
-            raise InvalidArgumentError(f"law must be a mask law such as Bernoulli(0.9), got {given!r}")
+            raise InvalidArgumentError(f"law must be a mask law such as Bernoulli(0.9), got {brief(given)}")
         return given, on_units(given, found.event), "as given"
     if found.law is not None:
         return found.law, found.event, found.source

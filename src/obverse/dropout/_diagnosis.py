@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._core.text import aligned
 from . import deep_linear
 
 __all__ = ["ModelDiagnosis", "effective_rank", "stable_rank"]
@@ -139,7 +140,7 @@ class ModelDiagnosis:
         ]
         head = f"{self.kind} {self.layer!r}: {self.units} units, {self.outputs} outputs, {self.examples:,} examples"
         lines = [head, f"{', '.join(dict.fromkeys(self.laws))}: {self.rate_source}", ""]
-        lines += [f"{name:<44}{_number(value):>12}" for name, value in rows if value is not None]
+        lines.append(aligned([(name, _number(value)) for name, value in rows if value is not None]))
         columns = [
             ("actual", self.singular_values),
             ("targets", self.target_singular_values),
@@ -147,10 +148,11 @@ class ModelDiagnosis:
             ("fixed features", self.fixed_singular_values),
         ]
         shown = [(name, column) for name, column in columns if column is not None]
-        lines += ["", f"{'singular values':<16}" + "".join(f"{name:>16}" for name, _ in shown)]
         most = 12
+        table = [["singular values", *(name for name, _ in shown)]]
         for index in range(min(len(self.singular_values), most)):
-            lines.append(f"  {index + 1:<14}" + "".join(f"{_number(column[index]):>16}" for _, column in shown))
+            table.append([f"  {index + 1}", *(_number(column[index]) for _, column in shown)])
+        lines += ["", aligned(table)]
         if len(self.singular_values) > most:
             lines.append(f"  and {len(self.singular_values) - most} more")
         return "\n".join([*lines, "", *(f"- {caveat}" for caveat in self.caveats)]).rstrip()

@@ -7,9 +7,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from ..errors import InvalidArgumentError, StateError, UnknownNameError
+from .._core.checks import count
+from .._core.recomputation import repeatable
+from .._core.text import brief
+from ..errors import InvalidArgumentError, StateError, WrongTypeError
 from ._connect import Connect
-from ._noise import NoiseLayer, drop_probability
+from ._noise import NoiseLayer, drop_probability, known_name, names_of_shares
 from ._schedule import Schedule
 from ._weighted import Affine, affine_of
 
@@ -83,15 +86,15 @@ class DropConnect(NoiseLayer):
         generator: torch.Generator | None = None,
     ) -> None:
         rate = drop_probability(p)
-        if inference not in _INFERENCES:
-            raise UnknownNameError("inference", str(inference), _INFERENCES)
+        known_name("inference", inference, _INFERENCES)
         if inference == "moments" and activation is None:
             raise InvalidArgumentError(
                 "inference='moments' averages what follows an activation: give activation=..., such as torch.relu"
             )
-        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-            raise InvalidArgumentError(f"samples must be an integer of at least 1, got {samples!r}")
-        if "channel" in ((share,) if isinstance(share, str) else share):
+        samples = count("samples", samples)
+        if activation is not None and not callable(activation):
+            raise WrongTypeError(f"activation must be callable, got {brief(activation)}")
+        if "channel" in names_of_shares(share):
             raise InvalidArgumentError("weights have no channels to share a mask; share may be 'batch' or ()")
         affine = None if module is None else affine_of(module)
         super().__init__(Connect(1.0 - rate), rate, share=share, schedule=schedule, generator=generator, mode=mode)
@@ -211,7 +214,8 @@ class DropConnect(NoiseLayer):
     def _normal(self, like: torch.Tensor) -> torch.Tensor:
         if self.generator is None:
             return torch.randn_like(like)
-        drawn = torch.randn(like.shape, generator=self.generator, dtype=like.dtype, device=self.generator.device)
+        with repeatable(self.generator):
+            drawn = torch.randn(like.shape, generator=self.generator, dtype=like.dtype, device=self.generator.device)
         return drawn.to(like.device)
 
     def extra_repr(self) -> str:

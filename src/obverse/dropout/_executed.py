@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .._core.text import one_line
+from ..errors import InvalidArgumentError, ObverseError
 from ._drop_connect import DropConnect
 from ._insert import inserted_dropout, inserted_layers
 from ._noise import NoiseLayer
@@ -83,13 +85,24 @@ def calls_of(modules: Iterable[tuple[str, nn.Module]]) -> Iterator[list[Call]]:
 
 
 def run(model: nn.Module, inputs: Any) -> Any:
-    """A forward pass on the model's device; tuples are several arguments, dicts are named ones."""
+    """A forward pass on the model's device; tuples are several arguments, dicts are named ones.
+
+    Raises
+    ------
+    InvalidArgumentError
+        The model fails on them.
+    """
     first = next(chain_of(model), None)
     device = None if first is None else first.device
     moved = _moved(inputs, device)
-    if isinstance(moved, dict):
-        return model(**moved)
-    return model(*moved) if isinstance(moved, (tuple, list)) else model(moved)
+    try:
+        if isinstance(moved, dict):
+            return model(**moved)
+        return model(*moved) if isinstance(moved, (tuple, list)) else model(moved)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        if isinstance(error, ObverseError):
+            raise
+        raise InvalidArgumentError(f"the model does not take these inputs: {one_line(error)}") from error
 
 
 def chain_of(model: nn.Module) -> Iterator[torch.Tensor]:

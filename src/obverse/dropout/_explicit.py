@@ -7,12 +7,17 @@ from typing import Any
 
 import torch
 
-from ..errors import InvalidArgumentError, UnknownNameError
+from .._core.checks import count
+from .._core.random import Seed
+from .._core.recomputation import repeatable
+from .._core.text import brief
+from ..errors import InvalidArgumentError
 from ._connect import Connect
 from ._criterion import Criterion, criterion
 from ._curvature import gauss_newton
 from ._law import MaskLaw
 from ._linear_head import LinearHead
+from ._noise import known_name
 from ._removal import drops_groups, removals
 
 __all__ = ["FORMS", "chosen_form", "explicit_penalty", "linear_penalty"]
@@ -28,7 +33,7 @@ def explicit_penalty(
     *,
     target: torch.Tensor | None = None,
     form: str = "auto",
-    generator: torch.Generator | None = None,
+    generator: Seed | None = None,
     samples: int = 1,
     units: int | None = None,
 ) -> torch.Tensor:
@@ -53,8 +58,8 @@ def explicit_penalty(
         is not linear.
     form : {"auto", "exact", "quadratic", "sampled", "leave-one-out"}
         See the notes.
-    generator : torch.Generator, optional
-        Of the random forms.
+    generator : int, torch.Generator or numpy.random.Generator, optional
+        Seed or generator of the random forms; the global generator by default.
     samples : int
         Probes of ``"sampled"``, one backward pass each.
     units : int, optional
@@ -89,7 +94,9 @@ def explicit_penalty(
 
     **Accuracy.** For masks that drop, the relative error of the quadratic forms does not vanish with the drop rate: a
     drop takes a whole unit away, which is no small change unless each unit adds little to the outputs. It was 5 to 60
-    percent in small networks, and more in narrow saturating layers. It does vanish for Gaussian or Rademacher noise.
+    percent in small networks, and more in narrow saturating layers. It does vanish for Gaussian or Rademacher noise on
+    linear heads. For others the quadratic forms also leave out the curvature of the head itself, ``sum_k dl/du_k``
+    times the second derivative of output k: a term of the same order, with which the regularizer may be negative.
     Leave-one-out is exact to first order in the drop rate, for every loss and head. Hence ``"auto"``: exact where
     there is an exact form; for linear heads leave-one-out where the law drops groups, quadratic where it does not;
     for other heads ``"sampled"``, the only form at the price of one backward pass, and exact on average if head and
@@ -104,9 +111,24 @@ def explicit_penalty(
     >>> float(explicit_penalty(head, torch.tensor([[1.0, 2.0, 2.0]]), Bernoulli(0.5)))
     9.0
     """
-    if form not in FORMS:
-        raise UnknownNameError("form", str(form), FORMS)
+    known_name("form", form, FORMS)
     _check(features, law, samples, units)
+    with repeatable(generator) as source:
+        return _penalty(head, features, law, loss, target, form, source, samples, units)
+
+
+def _penalty(
+    head: Any,
+    features: torch.Tensor,
+    law: MaskLaw,
+    loss: Any,
+    target: torch.Tensor | None,
+    form: str,
+    generator: torch.Generator | None,
+    samples: int,
+    units: int | None,
+) -> torch.Tensor:
+    """`explicit_penalty` of checked arguments."""
     linear = LinearHead.of(head)
     if linear is None:
         if isinstance(law, Connect):
@@ -115,6 +137,8 @@ def explicit_penalty(
             )
         return _general(head, features, law, loss, target, form, generator, samples, units)
     linear.check(features)
+    if linear.weight.dtype != features.dtype and not torch.is_autocast_enabled(features.device.type):
+        raise InvalidArgumentError(f"the head is {linear.weight.dtype}, the features are {features.dtype}: convert one")
     if isinstance(law, Connect) and linear.pooled:
         raise InvalidArgumentError("with Connect give the linear layer itself, and the pooled features")
     outputs = linear.outputs(features)
@@ -171,13 +195,14 @@ def linear_penalty(
 
 def _check(features: torch.Tensor, law: MaskLaw, samples: int, units: int | None) -> None:
     if not isinstance(law, MaskLaw):
-        raise InvalidArgumentError(f"law must be a mask law such as Bernoulli(0.9), got {law!r}")
+        raise InvalidArgumentError(f"law must be a mask law such as Bernoulli(0.9), got {brief(law)}")
     if not isinstance(features, torch.Tensor) or not features.is_floating_point() or features.dim() < 2:
         raise InvalidArgumentError("features must be a floating tensor of shape (N, d) or (N, C, H, W) and the like")
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-        raise InvalidArgumentError(f"samples must be an integer of at least 1, got {samples!r}")
-    if units is not None and (isinstance(units, bool) or not isinstance(units, int) or units < 1):
-        raise InvalidArgumentError(f"units must be None or an integer of at least 1, got {units!r}")
+    if not torch.compiler.is_compiling() and not bool(features.isfinite().all()):
+        raise InvalidArgumentError("features must be finite, got NaN or infinity")
+    count("samples", samples)
+    if units is not None:
+        count("units", units)
 
 
 def _general(
@@ -193,7 +218,7 @@ def _general(
 ) -> torch.Tensor:
     """Heads known by their values alone."""
     if not callable(head):
-        raise InvalidArgumentError(f"head must be a module, a matrix or a callable, got {head!r}")
+        raise InvalidArgumentError(f"head must be a module, a matrix or a callable, got {brief(head)}")
     if form == "leave-one-out":
         return _left_out(head, features, law, loss, target, generator, units)
     if form == "exact":
@@ -217,7 +242,7 @@ def _differentiated(
         terms = criterion(loss, outputs, target)
 
         def measure(gradient: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
-            form: torch.Tensor = law.quadratic_form(gradient * masked)
+            form: torch.Tensor = law.form(gradient * masked)
             return form
 
         return gauss_newton(outputs, [hidden], [measure], terms, probes=probes, generator=generator)[0]

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .._core.arrays import Array, beside
 from ..errors import InvalidArgumentError
-from ._exchange import Array, beside
 from ._law import Event, MaskLaw, checked_probability, real_numbers
 
 __all__ = ["Bernoulli", "Gaussian", "Rademacher"]

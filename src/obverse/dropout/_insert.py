@@ -12,7 +12,8 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from ..errors import InvalidArgumentError, StateError
+from .._core.text import brief
+from ..errors import InvalidArgumentError, StateError, WrongTypeError
 from ._drop_connect import DropConnect
 from ._noise import NoiseLayer
 
@@ -63,12 +64,16 @@ def insert_dropout(model: nn.Module, rules: Rules, *, before: Rules | None = Non
     ...     list(inserted.layers)
     ['1']
     """
+    _require_module(model)
     present = next(_hooks(model), None)
     if present is not None:
         raise StateError(
             f"the model has an inserted layer on {present[0]!r} already; remove() the handle of insert_dropout first, "
             "and insert all layers in one call"
         )
+    for name, given in (("rules", rules), ("before", before)):
+        if given is not None and not isinstance(given, Mapping):
+            raise WrongTypeError(f"{name} must be a mapping from names or module types to layers, got {brief(given)}")
     if not rules and not before:
         raise InvalidArgumentError("no rules: give a mapping from name patterns or module types to layers")
     # All layers exist before the first is attached, so that an error leaves the model as it was.
@@ -93,9 +98,15 @@ def inserted_dropout(model: nn.Module) -> InsertedDropout:
     StateError
         There are none.
     """
+    _require_module(model)
     if next(_hooks(model), None) is None:
         raise StateError("the model has no inserted dropout layers; see insert_dropout")
     return InsertedDropout(model)
+
+
+def _require_module(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise WrongTypeError(f"model must be a torch.nn.Module, got {brief(model)}")
 
 
 class InsertedDropout:
@@ -250,7 +261,7 @@ def _matches(rule: Any, name: str, module: nn.Module) -> bool:
         return name != "" and fnmatchcase(name, rule)
     if isinstance(rule, type) and issubclass(rule, nn.Module):
         return isinstance(module, rule)
-    raise InvalidArgumentError(f"a rule is for a name pattern or a module type, got {rule!r}")
+    raise InvalidArgumentError(f"a rule is for a name pattern or a module type, got {brief(rule)}")
 
 
 def _made(source: Any, rule: Any, name: str, module: nn.Module) -> nn.Module | None:
@@ -261,7 +272,7 @@ def _made(source: Any, rule: Any, name: str, module: nn.Module) -> nn.Module | N
     elif callable(source) and not isinstance(source, type):
         layer = source(name, module)
     else:
-        raise InvalidArgumentError(f"rule {rule!r} needs a layer or a function of name and module, got {source!r}")
+        raise InvalidArgumentError(f"rule {rule!r} needs a layer or a function of name and module, got {brief(source)}")
     if layer is None:
         return None
     if not isinstance(layer, nn.Module):

@@ -12,7 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from .._core.checks import count
+from .._core.text import brief
 from ..errors import InvalidArgumentError
+from ._finite import LARGEST
 
 __all__ = ["Targets", "labeled_batches", "targets_of"]
 
@@ -27,8 +30,8 @@ def labeled_batches(
     From a tuple of arrays and from a data set with a length the examples are drawn at random; what comes in batches is
     read from the start.
     """
-    if max_examples is not None and (isinstance(max_examples, bool) or max_examples < 1):
-        raise InvalidArgumentError(f"max_examples must be None or an integer of at least 1, got {max_examples!r}")
+    if max_examples is not None:
+        max_examples = count("max_examples", max_examples)
     batches = _limited(_batches(data, max_examples, generator), max_examples)
     first = next(batches, None)
     if first is None:
@@ -42,7 +45,7 @@ def _batches(data: Any, most: int | None, generator: torch.Generator | None) -> 
         and len(data) == 2
         and all(isinstance(part, (torch.Tensor, np.ndarray)) for part in data)
     ):
-        inputs, targets = (torch.as_tensor(part) for part in data)
+        inputs, targets = _tensor(data[0]), _tensor(data[1])
         if inputs.dim() == 0 or targets.dim() == 0 or len(inputs) != len(targets):
             raise InvalidArgumentError(
                 f"inputs and targets must pair up, got shapes {tuple(inputs.shape)} and {tuple(targets.shape)}"
@@ -64,7 +67,7 @@ def _batches(data: Any, most: int | None, generator: torch.Generator | None) -> 
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             what = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else type(batch).__name__
             raise InvalidArgumentError(f"every batch must be a pair (inputs, targets), got {what}")
-        yield _tensors(batch[0]), torch.as_tensor(batch[1])
+        yield _tensors(batch[0]), _tensor(batch[1])
 
 
 def _chosen(size: int, most: int | None, generator: torch.Generator | None) -> torch.Tensor:
@@ -89,7 +92,14 @@ def _limited(batches: Iterator[tuple[Any, torch.Tensor]], most: int | None) -> I
 
 
 def _tensors(inputs: Any) -> Any:
-    return torch.as_tensor(inputs) if isinstance(inputs, np.ndarray) else inputs
+    return _tensor(inputs) if isinstance(inputs, np.ndarray) else inputs
+
+
+def _tensor(values: Any) -> torch.Tensor:
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):
+        raise InvalidArgumentError(f"inputs and targets must be arrays of numbers, got {brief(values)}") from None
 
 
 def _cut(inputs: Any, rows: int) -> Any:
@@ -116,6 +126,8 @@ def targets_of(given: torch.Tensor, outputs: torch.Tensor) -> Targets:
     whole = not given.is_floating_point()
     if given.is_complex():
         raise InvalidArgumentError(f"targets must be real numbers or class labels, got {given.dtype}")
+    if given.numel() and not float(given.abs().max() if given.dtype != torch.bool else 1) <= LARGEST:
+        raise InvalidArgumentError("targets must be finite, and so must be their squares")
     if given.numel() == rows and (width == 1 or whole):
         flat = given.reshape(-1)
         if width == 1:

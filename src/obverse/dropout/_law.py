@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .._core.arrays import Array, admit, beside, numbers
+from .._core.checks import choice
+from .._core.random import Seed
+from .._core.recomputation import repeatable
+from .._core.text import brief
 from ..errors import InvalidArgumentError
-from ._exchange import Array, admit, beside, numbers
+from ._finite import admit_finite
 
 __all__ = ["MaskLaw", "Share", "checked_probability", "checked_shape", "real_numbers", "single_probability"]
 
@@ -92,8 +97,13 @@ class MaskLaw(ABC):
         array (...,)
             In the dtype of ``values`` (at least float32).
         """
-        tensor, event, back = self._summed(values, shape, share)
-        return back(self._quadratic_form(tensor, event))
+        (tensor,), back = admit_finite(values=values)
+        return back(self.form(tensor, shape, share))
+
+    def form(self, values: torch.Tensor, shape: Sequence[int] | None = None, share: Share = ()) -> torch.Tensor:
+        """`quadratic_form` of a tensor without a look at its numbers, for use inside of a training step."""
+        (values,), _ = admit(values)
+        return self._quadratic_form(*self._summed(values, shape, share))
 
     def hadamard(self, matrix: Array, shape: Sequence[int] | None = None) -> Array:
         """``Cbar o matrix``, entry by entry, for a ``(d, d)`` matrix of the library it comes from.
@@ -105,7 +115,7 @@ class MaskLaw(ABC):
         shape : sequence of int, optional
             Shape of the event with ``d`` units; by default ``(d,)``.
         """
-        (matrix,), back = admit(matrix)
+        (matrix,), back = admit_finite(matrix=matrix)
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise InvalidArgumentError(f"matrix must be square, got shape {tuple(matrix.shape)}")
         event = checked_shape((int(matrix.shape[0]),) if shape is None else shape)
@@ -121,7 +131,7 @@ class MaskLaw(ABC):
     def sample(
         self,
         shape: Sequence[int],
-        generator: torch.Generator | None = None,
+        generator: Seed | None = None,
         *,
         share: Share = (),
         scale: str = "marginal",
@@ -134,8 +144,8 @@ class MaskLaw(ABC):
         ----------
         shape : sequence of int
             ``(N, *event)``, the shape of the features to multiply; ``N = 0`` gives an empty mask.
-        generator : torch.Generator, optional
-            Source of randomness; the same state gives the same masks. By default torch's global generator.
+        generator : int, torch.Generator or numpy.random.Generator, optional
+            Seed or generator; the same state gives the same masks. By default torch's global generator.
         share : str or tuple of str, default=()
             ``"batch"``: one mask for all examples; ``"channel"``: one for all channels. A shared mask comes as a
             broadcast view: multiply by it, do not write to it.
@@ -153,28 +163,27 @@ class MaskLaw(ABC):
         -------
         torch.Tensor (N, *event)
         """
-        if scale not in _SCALES:
-            raise InvalidArgumentError(f"scale must be one of {', '.join(map(repr, _SCALES))}, got {scale!r}")
-        full = tuple(shape)
-        if not full:
-            raise InvalidArgumentError("shape must be (N, *event), got no axes")
+        choice("scale", scale, _SCALES)
+        full = _checked_axes(shape)
         shared = _checked_share(share)
         dtype = torch.get_default_dtype() if dtype is None else dtype
-        if not dtype.is_floating_point:
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise InvalidArgumentError(f"masks need a floating dtype, got {dtype}")
-        if device is None and generator is not None:
-            device = generator.device
         event = self._single_channel(full[1:], shared)
         rows = 1 if "batch" in shared else full[0]
         if 0 in full:
-            return torch.empty(full, dtype=dtype, device=device)
-        if scale == "marginal":
-            mask = self._draw_normalized(rows, event, generator, dtype, device)
+            own = generator.device if device is None and isinstance(generator, torch.Generator) else device
+            return torch.empty(full, dtype=dtype, device=own)
+        draw = self._draw_normalized if scale == "marginal" else self._draw
+        if generator is None:
+            mask = draw(rows, event, None, dtype, device)
         else:
-            mask = self._draw(rows, event, generator, dtype, device)
-            if scale == "count":
-                kept = torch.count_nonzero(mask).clamp(min=1)
-                mask = mask * (mask.numel() / kept.to(torch.promote_types(dtype, torch.float32))).to(dtype)
+            with repeatable(generator) as source:
+                assert source is not None
+                mask = draw(rows, event, source, dtype, source.device if device is None else device)
+        if scale == "count":
+            kept = torch.count_nonzero(mask).clamp(min=1)
+            mask = mask * (mask.numel() / kept.to(torch.promote_types(dtype, torch.float32))).to(dtype)
         return mask.expand(full)
 
     @abstractmethod
@@ -221,11 +230,8 @@ class MaskLaw(ABC):
         mask = self._draw(rows, event, generator, dtype, device)
         return mask * torch.as_tensor(1.0 / self._mean(event), dtype=dtype, device=mask.device)
 
-    def _summed(
-        self, values: Array, shape: Sequence[int] | None, share: Share
-    ) -> tuple[torch.Tensor, Event, Callable[[torch.Tensor], Array]]:
-        """Values of a quadratic form, summed over channels that share the mask, their event, and the way back."""
-        (values,), back = admit(values)
+    def _summed(self, values: torch.Tensor, shape: Sequence[int] | None, share: Share) -> tuple[torch.Tensor, Event]:
+        """Values of a quadratic form, summed over channels that share the mask, and their event."""
         event = checked_shape(values.shape[1:] if shape is None else shape)
         lead = values.ndim - len(event)
         if lead < 0 or tuple(values.shape[lead:]) != event:
@@ -234,7 +240,7 @@ class MaskLaw(ABC):
         self._require_kept(single)
         if single != event:
             values = values.sum(tuple(range(lead, lead + self._channel_axes(event))), keepdim=True)
-        return values, single, back
+        return values, single
 
     def _channel_axes(self, event: Event) -> int:
         """How many leading axes of the event number its channels."""
@@ -295,29 +301,42 @@ def checked_shape(shape: Sequence[int]) -> Event:
     try:
         event = tuple(operator.index(side) for side in shape)
     except TypeError as error:
-        raise InvalidArgumentError(f"an event's shape is a tuple of positive integers, got {shape}") from error
+        raise InvalidArgumentError(f"an event's shape is a tuple of positive integers, got {brief(shape)}") from error
     if not all(side > 0 for side in event):
         raise InvalidArgumentError(f"an event's shape is a tuple of positive integers, got {event}")
     return event
 
 
+def _checked_axes(shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape of a batch of events, whose axes may be empty."""
+    try:
+        full = tuple(operator.index(side) for side in shape)
+    except TypeError:
+        full = ()
+    if not full or min(full) < 0:
+        raise InvalidArgumentError(f"shape must be (N, *event), got {brief(shape)}")
+    return full
+
+
 def _checked_share(share: Share) -> tuple[str, ...]:
     shared = (share,) if isinstance(share, str) else share
-    if not isinstance(shared, Collection) or not all(name in _SHARED for name in shared):
-        raise InvalidArgumentError(f"share names 'batch' and 'channel', got {share!r}")
+    if not isinstance(shared, Collection) or not all(isinstance(name, str) and name in _SHARED for name in shared):
+        raise InvalidArgumentError(f"share names 'batch' and 'channel', got {brief(share)}")
     return tuple(shared)
 
 
 def checked_probability(value: Any, name: str, *, positive: bool = False) -> float | NDArray[np.float64]:
     """A probability, or a read-only float64 array of them, from a number, a sequence, an array or a tensor."""
-    if isinstance(value, (float, int)):  # plain numbers, so that compilers can follow schedules
+    if isinstance(value, (float, int)) and not isinstance(value, bool):  # so that compilers can follow schedules
         if not (0.0 < value <= 1.0 or (value == 0.0 and not positive)):
             raise InvalidArgumentError(f"{name} must lie in {'(' if positive else '['}0, 1], got {value}")
         return float(value)
     array = real_numbers(value, name)
+    if array.size == 0:
+        raise InvalidArgumentError(f"{name} must be a probability or an array of them, got no number")
     low = array > 0.0 if positive else array >= 0.0
     if not bool(np.all(low & (array <= 1.0))):
-        raise InvalidArgumentError(f"{name} must lie in {'(' if positive else '['}0, 1], got {value}")
+        raise InvalidArgumentError(f"{name} must lie in {'(' if positive else '['}0, 1], got {brief(value)}")
     if array.ndim == 0:
         return float(array)
     array.setflags(write=False)
@@ -326,10 +345,12 @@ def checked_probability(value: Any, name: str, *, positive: bool = False) -> flo
 
 def real_numbers(value: Any, name: str) -> NDArray[np.float64]:
     """A float64 array of its own from numbers, sequences, arrays and tensors."""
+    if isinstance(value, (bool, np.bool_)):
+        raise InvalidArgumentError(f"{name} must be a number or an array of numbers, got {value!r}")
     try:
         return np.array(numbers(value))
-    except (TypeError, ValueError) as error:
-        raise InvalidArgumentError(f"{name} must be a number or an array of numbers, got {value!r}") from error
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"{name} must be a number or an array of numbers, got {brief(value)}") from error
 
 
 def single_probability(value: Any, name: str) -> float:

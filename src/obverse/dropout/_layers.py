@@ -10,11 +10,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ..errors import InvalidArgumentError, UnknownNameError
+from .._core.text import brief
+from ..errors import InvalidArgumentError
 from ._blocks import Path
 from ._independent import Bernoulli, Gaussian, Rademacher
 from ._law import MaskLaw
-from ._noise import Measure, NoiseLayer, drop_probability
+from ._noise import Measure, NoiseLayer, drop_probability, known_name
 from ._schedule import Schedule
 from ._sliding import SlidingBlock
 
@@ -36,7 +37,7 @@ class MaskLayer(NoiseLayer):
     share : str or tuple of str
         ``"batch"``: one mask for all examples; ``"channel"``: one for all channels of an example.
     generator : torch.Generator, optional
-        Source of the masks; the global one by default, which `torch.compile` needs.
+        Source of the masks; the global one by default.
     mode : {"noise", "deterministic"}
         ``"deterministic"`` passes the input on in training as well, for an objective whose penalty stands in for the
         noise; see `marginalized`.
@@ -59,12 +60,14 @@ class MaskLayer(NoiseLayer):
         mode: str = "noise",
     ) -> None:
         if not isinstance(law, MaskLaw):
-            raise InvalidArgumentError(f"law must be a mask law such as Bernoulli(0.9), got {law!r}")
+            raise InvalidArgumentError(f"law must be a mask law such as Bernoulli(0.9), got {brief(law)}")
         if p is None:
             # Without a rate of its own the law is taken as it is.
             if schedule is not None:
                 raise InvalidArgumentError("a schedule needs p, the drop rate at its end")
             p = 1.0
+        else:
+            p = drop_probability(p, scalar=False)
         super().__init__(law, p, scale=scale, share=share, schedule=schedule, generator=generator, mode=mode)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -87,16 +90,16 @@ class MaskLayer(NoiseLayer):
         return input * self.draw(input.shape, input)
 
     def _measure(self, input: torch.Tensor, batched: bool) -> Measure:
-        if self.scale == "none":
+        if self.scale != "marginal":
             raise InvalidArgumentError(
-                "scale='none' changes the mean of what the layer passes on, so that no penalty can stand in for it; "
-                "use scale='marginal' in the deterministic mode"
+                f"scale={self.scale!r} changes the mean of what the layer passes on, so that no penalty can stand in "
+                "for it; use scale='marginal' in the deterministic mode"
             )
         law, share = self.law, self.share
 
         def measure(gradient: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
             values = gradient * masked
-            form: torch.Tensor = law.quadratic_form(values if batched else values.unsqueeze(0), share=share)
+            form: torch.Tensor = law.form(values if batched else values.unsqueeze(0), share=share)
             return form
 
         return measure
@@ -143,8 +146,7 @@ class Dropout(MaskLayer):
         generator: torch.Generator | None = None,
         mode: str = "noise",
     ) -> None:
-        if noise not in _NOISES:
-            raise UnknownNameError("noise", str(noise), _NOISES)
+        known_name("noise", noise, tuple(_NOISES))
         rate = drop_probability(p, scalar=False)
         super().__init__(
             _NOISES[noise](1.0 - rate),
@@ -189,8 +191,7 @@ class _DropBlock(MaskLayer):
         generator: torch.Generator | None = None,
         mode: str = "noise",
     ) -> None:
-        if gamma not in ("exact", "published"):
-            raise UnknownNameError("gamma", str(gamma), ("exact", "published"))
+        known_name("gamma", gamma, ("exact", "published"))
         rate = drop_probability(p)
         law = SlidingBlock(block_size, drop_rate=rate, published=gamma == "published", dims=self.dims)
         super().__init__(law, rate, scale=scale, share=share, schedule=schedule, generator=generator, mode=mode)

@@ -162,7 +162,7 @@ class LinearHead:
             return energy.flatten(2).sum(2) / math.prod(event[1:]) ** 2 if self.pooled else energy.flatten(1)
         if self.pooled and isinstance(law, (Blocks, Channel, SlidingBlock)):
             # Each channel has a mask of its own.
-            form: torch.Tensor = law.quadratic_form(features.unsqueeze(2), shape=(1, *event[1:]))
+            form: torch.Tensor = law.form(features.unsqueeze(2), shape=(1, *event[1:]))
             return form / math.prod(event[1:]) ** 2
         return None
 
@@ -178,7 +178,7 @@ class LinearHead:
                 rows = rows.reshape(*rows.shape, *wide) / math.prod(event[1:])
             else:
                 rows = rows.reshape(*rows.shape[:2], *event)
-            forms.append(law.quadratic_form(features.unsqueeze(1) * rows, shape=event))
+            forms.append(law.form(features.unsqueeze(1) * rows, shape=event))
         return torch.cat(forms, dim=1)
 
 

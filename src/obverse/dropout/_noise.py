@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from ..errors import InvalidArgumentError, StateError, UnknownNameError
+from .._core.text import brief
+from ..errors import InvalidArgumentError, StateError, UnknownNameError, WrongTypeError
+from ._law import MaskLaw, real_numbers
 from ._opaque import opaque_draw, registered
 from ._schedule import Schedule, as_schedule
-
-if TYPE_CHECKING:
-    from ._law import MaskLaw
 
 __all__ = ["Measure", "NoiseLayer", "Recorder", "drop_probability", "follow"]
 
@@ -30,8 +29,12 @@ _SHARES = ("batch", "channel")
 class Recorder(Protocol):
     """Receives what layers in the deterministic mode would have masked; see `marginalized`."""
 
-    def record(self, layer: NoiseLayer, masked: torch.Tensor, measure: Measure) -> None:
-        """Take note of one call of ``layer``, whose output is ``masked``."""
+    def record(self, layer: NoiseLayer, masked: torch.Tensor, measure: Measure) -> torch.Tensor:
+        """Take note of one call of ``layer``, whose mask would multiply ``masked``, and return what it passes on."""
+        ...
+
+    def miss(self, layer: NoiseLayer) -> None:
+        """Take note of one call of ``layer`` without gradients."""
         ...
 
 
@@ -58,7 +61,9 @@ class NoiseLayer(nn.Module):
     The schedule moves when `step` is called, once per training step, not with every forward pass: with gradient
     accumulation, activation checkpointing, or a layer used twice, forward passes are not steps. `follow` ties it to
     the optimizer. Under `torch.compile` a changing rate costs one recompilation, when dropout begins, and a layer with
-    a generator draws what it would draw uncompiled.
+    a generator draws what it would draw uncompiled. `torch.utils.checkpoint` recomputes with the masks of the forward
+    pass, also those of a generator; where it is itself compiled, a layer with a generator raises `StateError` in the
+    backward pass.
     """
 
     # The first one is the default.
@@ -77,16 +82,11 @@ class NoiseLayer(nn.Module):
         mode: str = "noise",
     ) -> None:
         super().__init__()
-        if scale not in _SCALES:
-            raise UnknownNameError("scale", str(scale), _SCALES)
-        shares = (share,) if isinstance(share, str) else tuple(share)
-        for name in shares:
-            if name not in _SHARES:
-                raise UnknownNameError("axis to share a mask over", str(name), _SHARES)
-        if mode not in self.modes:
-            raise UnknownNameError("mode", str(mode), self.modes)
+        known_name("scale", scale, _SCALES)
+        shares = names_of_shares(share)
+        known_name("mode", mode, self.modes)
         if generator is not None and not isinstance(generator, torch.Generator):
-            raise InvalidArgumentError(f"generator must be a torch.Generator or None, got {generator!r}")
+            raise InvalidArgumentError(f"generator must be a torch.Generator or None, got {brief(generator)}")
         self.full_law = law
         self.p = p
         self._full_rate = float(np.mean(p))
@@ -154,10 +154,12 @@ class NoiseLayer(nn.Module):
                 "the marginalized objective differentiates at tensors inside the model, which torch.compile hides; "
                 "run the model uncompiled inside marginalized(...)"
             )
-        if torch.is_grad_enabled():
+        if not torch.is_grad_enabled():
+            self.recorder.miss(self)
+        else:
             # An own node of the graph: gradients here leave out the paths that go around the mask.
             masked = masked.view_as(masked) if masked.requires_grad else masked.detach().requires_grad_()
-            self.recorder.record(self, masked, measure)
+            return self.recorder.record(self, masked, measure)
         return masked
 
     def _refresh(self) -> None:
@@ -208,22 +210,34 @@ def _brief(rate: Any) -> str:
     return f"array of shape {tuple(np.shape(rate))}"
 
 
+def known_name(kind: str, value: Any, known: Sequence[str]) -> None:
+    """Raise for a value that is not one of the known names."""
+    if not isinstance(value, str) or value not in known:
+        raise UnknownNameError(kind, value if isinstance(value, str) else brief(value), known)
+
+
+def names_of_shares(share: Any) -> tuple[str, ...]:
+    """The axes over which masks are shared, as a tuple of their names."""
+    shares = (share,) if isinstance(share, str) or not isinstance(share, Collection) else tuple(share)
+    for name in shares:
+        known_name("axis to share a mask over", name, _SHARES)
+    return shares
+
+
 def drop_probability(p: Any, *, scalar: bool = True) -> Any:
     """``p`` as a float, or where allowed as a float64 array; raises outside of [0, 1).
 
     A unit that is always dropped has no mean to be divided by, hence no 1.
     """
-    if isinstance(p, torch.Tensor):
-        p = p.detach().cpu().numpy()
     try:
-        rate = np.asarray(p, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InvalidArgumentError(f"p must be a drop probability, got {p!r}") from None
+        rate = real_numbers(p, "p")
+    except InvalidArgumentError:
+        raise InvalidArgumentError(f"p must be a drop probability, got {brief(p)}") from None
     if scalar and rate.ndim:
         raise InvalidArgumentError(f"p must be one drop probability here, got an array of shape {rate.shape}")
     if rate.size == 0 or not bool(np.all((rate >= 0) & (rate < 1))):
-        raise InvalidArgumentError(f"p must be a drop probability in [0, 1), got {p!r}")
-    return float(rate) if rate.ndim == 0 else rate.copy()
+        raise InvalidArgumentError(f"p must be a drop probability in [0, 1), got {brief(p)}")
+    return float(rate) if rate.ndim == 0 else rate
 
 
 def follow(layers: nn.Module | Iterable[Any], optimizer: torch.optim.Optimizer) -> RemovableHandle:
@@ -244,6 +258,8 @@ def follow(layers: nn.Module | Iterable[Any], optimizer: torch.optim.Optimizer) 
     ------
     InvalidArgumentError
         There is nothing that could follow.
+    WrongTypeError
+        A layer has no ``step()``, or the optimizer is none.
 
     Notes
     -----
@@ -253,7 +269,12 @@ def follow(layers: nn.Module | Iterable[Any], optimizer: torch.optim.Optimizer) 
     if isinstance(layers, nn.Module):
         followers: list[Any] = [module for module in layers.modules() if isinstance(module, NoiseLayer)]
     else:
-        followers = list(layers)
+        followers = list(layers) if isinstance(layers, Iterable) else [layers]
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise WrongTypeError(f"optimizer must be a torch.optim.Optimizer, got {brief(optimizer)}")
+    stepless = [follower for follower in followers if not callable(getattr(follower, "step", None))]
+    if stepless:
+        raise WrongTypeError(f"layers must have step(), and {brief(stepless[0])} has not")
     if not followers:
         raise InvalidArgumentError(
             "there is no dropout layer in the model; for layers that insert_dropout placed give its handle: "

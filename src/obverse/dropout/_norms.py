@@ -21,8 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._core.arrays import Array
+from .._core.checks import count, nonnegative
 from ..errors import InvalidArgumentError
-from ._exchange import Array, admit
+from ._finite import admit_finite, finite_numbers
 from ._water import fill
 
 __all__ = [
@@ -57,7 +59,7 @@ def k_support_norm(vector: Array, k: int) -> Array:
     Raises
     ------
     InvalidArgumentError
-        When ``k`` is not a positive integer or ``vector`` has no axis.
+        When ``k`` is not a positive integer, or ``vector`` has no axis or is not finite.
     """
     (vector,), back = _vector(vector, k)
     return back(_norm(vector, k))
@@ -103,7 +105,7 @@ def k_support_prox(vector: Array, k: int, step: Array) -> Array:
         # A plain number follows the vector's dtype.
         (vector,), back = _vector(vector, k)
         return back(_prox(vector, k, vector.new_tensor(float(step))))
-    (vector, strength), back = _vector(vector, k, step)
+    (vector, strength), back = _vector(vector, k, step=step)
     return back(_prox(vector, k, strength))
 
 
@@ -199,30 +201,25 @@ def spectral_k_support_prox(matrix: Array, k: int, step: float) -> Array:
     return back(_SpectralProx.apply(matrix, k, float(_checked_step(step))))  # type: ignore[no-untyped-call]
 
 
-def _checked(k: int) -> int:
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise InvalidArgumentError(f"k must be a positive integer, got {k!r}")
-    return k
-
-
 def _checked_step(step: Array) -> Array:
-    value = float(step.detach() if isinstance(step, Tensor) else step)
-    if not 0.0 <= value < float("inf"):
-        raise InvalidArgumentError(f"step must be a nonnegative number, got {value}")
+    value = finite_numbers("step", step)
+    if value.ndim:
+        raise InvalidArgumentError(f"step must be one number, got an array of shape {value.shape}")
+    nonnegative("step", float(value))
     return step
 
 
-def _vector(vector: Array, k: int, *more: Array) -> tuple[list[Tensor], Any]:
-    _checked(k)
-    tensors, back = admit(vector, *more)
+def _vector(vector: Array, k: int, **more: Array) -> tuple[list[Tensor], Any]:
+    count("k", k)
+    tensors, back = admit_finite(vector=vector, **more)
     if tensors[0].ndim == 0:
         raise InvalidArgumentError("expected a vector or a batch of vectors, got a single number")
     return tensors, back
 
 
 def _matrix(matrix: Array, k: int) -> tuple[list[Tensor], Any]:
-    _checked(k)
-    tensors, back = admit(matrix)
+    count("k", k)
+    tensors, back = admit_finite(matrix=matrix)
     if tensors[0].ndim < 2:
         raise InvalidArgumentError(f"expected a matrix or a batch of them, got shape {tuple(tensors[0].shape)}")
     return tensors, back

@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from .._core.checks import count, is_integer
+from .._core.text import brief
 from ..errors import InvalidArgumentError
 
 __all__ = ["ConstantSchedule", "CosineSchedule", "LinearSchedule", "Schedule", "as_schedule"]
@@ -87,18 +89,16 @@ class CosineSchedule:
 
 
 def _check(steps: int, begin: int) -> None:
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise InvalidArgumentError(f"steps must be an integer of at least 1, got {steps!r}")
-    if isinstance(begin, bool) or not isinstance(begin, int) or begin < 0:
-        raise InvalidArgumentError(f"begin must be an integer of at least 0, got {begin!r}")
+    count("steps", steps)
+    count("begin", begin, 0)
 
 
 def as_schedule(schedule: Schedule | int | None) -> Schedule | None:
     """The schedule that an argument means: a number of steps is a linear ramp over them."""
     if schedule is None or (isinstance(schedule, Schedule) and not isinstance(schedule, type)):
         return schedule
-    if isinstance(schedule, int) and not isinstance(schedule, bool):
-        return LinearSchedule(schedule)
+    if is_integer(schedule):
+        return LinearSchedule(count("schedule", schedule))
     raise InvalidArgumentError(
-        f"schedule must be None, a number of steps or an object with fraction(step), got {schedule!r}"
+        f"schedule must be None, a number of steps or an object with fraction(step), got {brief(schedule)}"
     )

@@ -12,8 +12,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from .._core.arrays import Array, beside
+from .._core.checks import choice, count
+from .._core.text import brief
 from ..errors import InvalidArgumentError
-from ._exchange import Array, beside
+from ._finite import admit_finite
 from ._law import Event, MaskLaw, Share, checked_shape, single_probability
 from ._seeds import drop_blocks, pooled_blocks, sparse
 from ._windows import (
@@ -83,8 +86,7 @@ class SlidingBlock(MaskLaw):
             raise InvalidArgumentError("SlidingBlock takes drop_rate or gamma, one of them")
         if published and drop_rate is None:
             raise InvalidArgumentError("published=True turns a drop_rate into gamma; give drop_rate, not gamma")
-        if seeds not in ("valid", "anywhere"):
-            raise InvalidArgumentError(f"seeds must be 'valid' or 'anywhere', got {seeds!r}")
+        choice("seeds", seeds, ("valid", "anywhere"))
         self.block_size = _checked_block(block_size, dims)
         self.rate = None if drop_rate is None else single_probability(drop_rate, "drop_rate")
         self.gamma = None if gamma is None else single_probability(gamma, "gamma")
@@ -121,7 +123,8 @@ class SlidingBlock(MaskLaw):
         -------
         array (...,)
         """
-        tensor, event, back = self._summed(values, shape, share)
+        (tensor,), back = admit_finite(values=values)
+        tensor, event = self._summed(tensor, shape, share)
         sides = self._sides(event)
         block = clipped(self.block_size, sides)
         sums = tensor
@@ -305,15 +308,14 @@ def _along(values: torch.Tensor, matrices: list[NDArray[np.float64]], sides: tup
 
 
 def _checked_block(block_size: int | Sequence[int], dims: int | None) -> tuple[int, ...]:
-    try:
-        if isinstance(block_size, Sequence):
-            block = tuple(operator.index(b) for b in block_size)
-        else:
-            block = (operator.index(block_size),) * (2 if dims is None else operator.index(dims))
-    except TypeError as error:
-        raise InvalidArgumentError(f"block_size and dims must be integers, got {block_size!r}, {dims!r}") from error
+    if dims is not None:
+        dims = count("dims", dims, 1, 3)
+    if isinstance(block_size, Sequence) and not isinstance(block_size, (str, bytes)):
+        block = tuple(count("block_size", side) for side in block_size)
+    else:
+        block = (count("block_size", block_size),) * (2 if dims is None else dims)
     if len(block) not in (1, 2, 3) or (dims is not None and len(block) != dims):
-        raise InvalidArgumentError(f"blocks have 1, 2 or 3 dimensions, got block_size={block_size!r}, dims={dims!r}")
-    if min(block) < 1:
-        raise InvalidArgumentError(f"block_size must be positive, got {block_size!r}")
+        raise InvalidArgumentError(
+            f"blocks have 1, 2 or 3 dimensions, got block_size={brief(block_size)}, dims={dims!r}"
+        )
     return block

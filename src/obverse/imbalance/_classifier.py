@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._core import checks
 from ..errors import InvalidArgumentError, NonFiniteError
 from ._margin import NormalizedLinear
 from ._weighted_loss import CrossEntropyLoss
@@ -65,8 +66,10 @@ def retrain_classifier(
     Source: classifier retraining of Kang et al. (2020), whose settings are the defaults.
     """
     name, layer = _head(model, head)
-    if epochs < 1:
-        raise InvalidArgumentError(f"epochs must be at least 1, got {epochs!r}")
+    epochs = checks.count("epochs", epochs)
+    learning_rate = checks.positive("learning_rate", learning_rate)
+    momentum = checks.fraction("momentum", momentum, one=False)
+    weight_decay = checks.nonnegative("weight_decay", weight_decay)
     criterion = CrossEntropyLoss() if loss is None else loss
     before = {key: value.clone() for key, value in layer.state_dict().items()}
     modes = {module: module.training for module in model.modules()}
@@ -95,9 +98,13 @@ def retrain_classifier(
                         f"the head {name!r} must run once in a forward pass, not {len(caught)} times"
                     )
                 features = caught[0]
-                value = criterion(layer.forward(features), targets)
+                where = f"in epoch {epoch} of retraining the head {name!r}"
+                try:
+                    value = criterion(layer.forward(features), targets)
+                except NonFiniteError as error:
+                    raise NonFiniteError(f"{error}, {where}") from error
                 if not bool(torch.isfinite(value)):
-                    raise NonFiniteError(f"the loss is {value.item()} in epoch {epoch} of retraining the head {name!r}")
+                    raise NonFiniteError(f"the loss is {value.item()} {where}")
                 optimizer.zero_grad()
                 value.backward()
                 optimizer.step()
@@ -139,8 +146,7 @@ def tau_normalize(head: nn.Linear, tau: float = 1.0) -> nn.Linear:
     """
     if not isinstance(head, nn.Linear):
         raise InvalidArgumentError(f"head must be a torch.nn.Linear, got {type(head).__name__}")
-    if not math.isfinite(tau):
-        raise InvalidArgumentError(f"tau must be a finite number, got {tau!r}")
+    tau = checks.finite("tau", tau)
     changed = copy.deepcopy(head)
     with torch.no_grad():
         norms = changed.weight.norm(dim=1, keepdim=True)

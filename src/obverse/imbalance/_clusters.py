@@ -9,13 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .._core import checks
+from .._core.random import Seed, torch_generator
 from ..errors import InvalidArgumentError
-from ._labeled import as_generator
 
 __all__ = ["cluster_groups", "feature_matrix"]
 
 
-def cluster_groups(features: Any, clusters: int, *, seed: int | torch.Generator = 0) -> NDArray[np.int64]:
+def cluster_groups(features: Any, clusters: int, *, seed: Seed = 0) -> NDArray[np.int64]:
     """Groups 0 to ``clusters - 1`` by k-means of standardized features.
 
     Parameters
@@ -24,7 +25,7 @@ def cluster_groups(features: Any, clusters: int, *, seed: int | torch.Generator 
         Inputs, or the embeddings of a trained model; further axes are flattened.
     clusters : int
         From 1 to N.
-    seed : int or torch.Generator
+    seed : int, torch.Generator or numpy.random.Generator
 
     Returns
     -------
@@ -37,13 +38,12 @@ def cluster_groups(features: Any, clusters: int, *, seed: int | torch.Generator 
         For features that are not finite numbers, or more clusters than different rows.
     """
     matrix = feature_matrix(features)
-    if isinstance(clusters, bool) or not isinstance(clusters, int) or not 1 <= clusters <= len(matrix):
-        raise InvalidArgumentError(f"clusters must be an integer from 1 to {len(matrix)}, got {clusters!r}")
+    clusters = checks.count("clusters", clusters, 1, len(matrix))
     if clusters > (different := len(np.unique(matrix, axis=0))):
         raise InvalidArgumentError(f"{clusters} clusters need as many different rows, got {different}")
     from sklearn.cluster import KMeans
 
-    state = int(torch.randint(2**31, (), generator=as_generator(seed)))
+    state = int(torch.randint(2**31, (), generator=torch_generator(seed)))
     return np.asarray(KMeans(clusters, n_init=10, random_state=state).fit_predict(matrix), dtype=np.int64)
 
 

@@ -12,8 +12,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from .._core import checks
+from .._core.random import Seed, torch_generator
 from ..errors import InvalidArgumentError, UnknownNameError
-from ._labeled import as_generator, as_list, decode, encode, like
+from ._labeled import as_list, decode, encode, like
 
 __all__ = ["CorruptedLabels", "CorruptedTargets", "corrupt_labels", "corrupt_targets"]
 
@@ -84,7 +86,7 @@ def corrupt_labels(
     matrix: ArrayLike | Mapping[Any, ArrayLike] | None = None,
     groups: Any = None,
     classes: Sequence[Any] | None = None,
-    seed: int | torch.Generator = 0,
+    seed: Seed = 0,
 ) -> CorruptedLabels:
     """Replace labels at random, by a law that is returned with them.
 
@@ -103,7 +105,7 @@ def corrupt_labels(
         Group of every row, by which the mappings are read. Groups that a mapping leaves out are not changed.
     classes : sequence, optional
         All classes and their order; by default those in ``labels``, sorted.
-    seed : int or torch.Generator
+    seed : int, torch.Generator or numpy.random.Generator
 
     Returns
     -------
@@ -125,7 +127,7 @@ def corrupt_labels(
     if matrix is not None and pairs is not None:
         raise InvalidArgumentError("pairs says where labels go at a rate; a matrix says it already")
     codes, known = encode(labels, classes)
-    generator = as_generator(seed)
+    generator = torch_generator(seed)
     law: Any = rate if matrix is None else matrix
     if groups is None:
         if isinstance(law, Mapping):
@@ -157,7 +159,7 @@ def corrupt_targets(
     *,
     groups: Any = None,
     law: Literal["gaussian", "laplace", "uniform"] = "gaussian",
-    seed: int | torch.Generator = 0,
+    seed: Seed = 0,
 ) -> CorruptedTargets:
     """Add noise of mean zero to numbers, with one standard deviation, one for each group, or one for each row.
 
@@ -171,7 +173,7 @@ def corrupt_targets(
         Group of every row, needed by a mapping.
     law : {"gaussian", "laplace", "uniform"}
         Shape of the noise, scaled to the standard deviation.
-    seed : int or torch.Generator
+    seed : int, torch.Generator or numpy.random.Generator
 
     Returns
     -------
@@ -180,9 +182,12 @@ def corrupt_targets(
     Raises
     ------
     InvalidArgumentError
-        For targets that are not floating point, or a scale that is negative or does not fit.
+        For targets that are not finite numbers of floating point, or a scale that is negative or does not fit.
     """
     values = torch.tensor(as_list(targets), dtype=torch.float64)
+    if not bool(values.isfinite().all()):
+        row = int((~values.isfinite()).long().argmax())
+        raise InvalidArgumentError(f"targets must be finite numbers, row {row} is {float(values[row])}")
     kind = getattr(targets, "dtype", None)
     if kind is not None and "float" not in str(kind):
         raise InvalidArgumentError(f"targets must be floating point, got {kind}: the noise would be rounded away")
@@ -192,7 +197,7 @@ def corrupt_targets(
     spread = _scales(scale, groups, len(values))
     if not bool((torch.isfinite(spread) & (spread >= 0)).all()):
         raise InvalidArgumentError("scale must be finite and not negative")
-    noisy = values + spread * draw(len(values), as_generator(seed))
+    noisy = values + spread * draw(len(values), torch_generator(seed))
     return CorruptedTargets(like(noisy.tolist(), targets), targets, spread.numpy())
 
 
@@ -206,8 +211,7 @@ def _transition(law: Any, is_matrix: bool, pairs: Pairs | None, classes: list[An
             raise InvalidArgumentError("every row of matrix must be probabilities with sum 1")
         rows: Matrix = given / given.sum(1, keepdims=True)
         return rows
-    if isinstance(law, bool) or not isinstance(law, int | float) or not 0.0 <= law <= 1.0:
-        raise InvalidArgumentError(f"rate must be in [0, 1], got {law!r}")
+    law = checks.fraction("rate", law)
     if pairs is None:
         if size < 2 and law > 0:
             raise InvalidArgumentError("symmetric noise needs at least 2 classes")

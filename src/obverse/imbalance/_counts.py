@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .._core import checks
 from ..errors import InvalidArgumentError
 
 __all__ = ["Counts", "as_counts", "class_balanced_weights", "inverse_frequency_weights"]
@@ -53,8 +54,7 @@ def class_balanced_weights(counts: Counts, beta: float = 0.9999) -> Tensor:
     ``w_c ~ 1 / E(n_c)``, ``E(n) = (1 - beta^n) / (1 - beta)``. Source: Cui, Jia, Lin, Song and Belongie (2019).
     """
     values = as_counts(counts)
-    if not 0.0 <= beta <= 1.0:
-        raise InvalidArgumentError(f"beta must be in [0, 1], got {beta!r}")
+    beta = checks.fraction("beta", beta)
     if beta == 0.0:
         return torch.ones(len(values))
     # expm1 keeps the digits that 1 - beta^n loses for beta near one.
@@ -77,10 +77,14 @@ def inverse_frequency_weights(counts: Counts, power: float = 1.0) -> Tensor:
     Tensor of float32, shape (K,)
     """
     values = as_counts(counts)
-    if not math.isfinite(power):
-        raise InvalidArgumentError(f"power must be a finite number, got {power!r}")
-    return _sum_to_classes((values / values.min()) ** -power)
+    return _sum_to_classes((values / values.min()) ** -checks.finite("power", power))
 
 
 def _sum_to_classes(weights: Tensor) -> Tensor:
-    return (weights * (len(weights) / weights.sum())).float()
+    scaled = (weights * (len(weights) / weights.sum())).float()
+    if not bool((scaled.isfinite() & (scaled > 0)).all()):
+        raise InvalidArgumentError(
+            f"the weights of these counts are beyond float32: {scaled.tolist()}; take a power nearer to 0, or fewer "
+            "orders of magnitude between the counts"
+        )
+    return scaled

@@ -7,6 +7,7 @@ from typing import Protocol, final
 import torch
 from torch import Tensor, nn
 
+from .._core import checks
 from ..errors import InvalidArgumentError
 from ._counts import Counts, as_counts, class_balanced_weights
 
@@ -45,13 +46,11 @@ class DeferredReweighting(nn.Module):
         self, loss: _TakesWeights, counts: Counts, *, start: int, beta: float = 0.9999, ignore_index: int = -100
     ) -> None:
         super().__init__()
-        if isinstance(start, bool) or not isinstance(start, int) or start < 0:
-            raise InvalidArgumentError(f"start must be a number of epochs, 0 or more, got {start!r}")
         if not callable(loss):
             raise InvalidArgumentError(f"loss must be callable as loss(logits, target, weight), got {loss!r}")
         self.loss = loss
-        self.start = start
-        self.ignore_index = ignore_index
+        self.start = checks.count("start", start, 0)
+        self.ignore_index = checks.integer("ignore_index", ignore_index)
         self.epoch: Tensor
         self.balanced: Tensor
         self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))

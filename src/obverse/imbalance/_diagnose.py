@@ -11,10 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .._core import checks
+from .._core.random import Seed, torch_generator
+from .._core.text import aligned
 from ..errors import InvalidArgumentError, NonFiniteError
 from ._folds import ranks_in_groups
 from ._intervals import normal_quantile, wilson
-from ._labeled import as_generator, encode, rows_of, take
+from ._labeled import encode, rows_of, take
 from ._learning_curve import LearningCurve, fit_curve
 
 __all__ = ["GroupDiagnosis", "Learner", "NoiseDiagnosis", "diagnose_groups"]
@@ -108,14 +111,7 @@ class NoiseDiagnosis:
             ]
             for row in self.groups
         ]
-        widths = [max(len(line[place]) for line in lines) for place in range(len(head))]
-        return "\n".join(
-            "  ".join(
-                cell.ljust(width) if place in (0, len(head) - 1) else cell.rjust(width)
-                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        )
+        return aligned(lines, left=(0, len(head) - 1))
 
     def __str__(self) -> str:
         return self.table()
@@ -132,7 +128,7 @@ def diagnose_groups(
     folds: int = 3,
     tolerance: float = 0.1,
     confidence: float = 0.95,
-    seed: int | torch.Generator = 0,
+    seed: Seed = 0,
 ) -> NoiseDiagnosis:
     """Say of every group whether its labels are noisy, its rows too few, or the model too weak for it.
 
@@ -158,7 +154,7 @@ def diagnose_groups(
         Error, or lowering of it, that matters, in (0, 1).
     confidence : float
         Level of the intervals.
-    seed : int or torch.Generator
+    seed : int, torch.Generator or numpy.random.Generator
         Of folds, nested subsets and the bootstrap.
 
     Returns
@@ -200,16 +196,14 @@ def diagnose_groups(
     shares = np.asarray(list(sizes), dtype=float)
     if len(shares) < 2 or not (np.diff(shares) > 0).all() or shares[0] <= 0 or shares[-1] != 1.0:
         raise InvalidArgumentError(f"sizes must increase from above 0 to 1, two or more, got {list(sizes)}")
-    if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
-        raise InvalidArgumentError(f"folds must be an integer of at least 2, got {folds!r}")
-    if not 0.0 < tolerance < 1.0:
-        raise InvalidArgumentError(f"tolerance must be in (0, 1), got {tolerance!r}")
+    folds = checks.count("folds", folds, 2)
+    tolerance = checks.fraction("tolerance", tolerance, zero=False, one=False)
     normal_quantile(confidence)
     counts = np.bincount(members.numpy(), minlength=len(names))
     for name, count in zip(names, counts, strict=True):
         if count < folds:
             raise InvalidArgumentError(f"group {name!r} has {count} rows, fewer than the {folds} folds")
-    generator = as_generator(seed)
+    generator = torch_generator(seed)
     first = _as_learner(learner, len(classes))
     second = (
         _neighbors(data)
@@ -261,11 +255,11 @@ def _held_out(
             inside = inside.sort().values
             predict = learner(take(data, inside), codes[inside])
             held = torch.nonzero(out)[:, 0]
-            answers, confidence = _answers(predict(take(data, held)), classes)
+            answers, confidence = _answers(predict(take(data, held)), classes, len(held))
             wrong[place, held.numpy()] = answers != codes[held].numpy()
             if share == 1.0:
                 sure[held.numpy()] = confidence
-                seen, _ = _answers(predict(take(data, inside)), classes)
+                seen, _ = _answers(predict(take(data, inside)), classes, len(inside))
                 training[inside.numpy()] += (seen != codes[inside].numpy()) / (folds - 1)
     return _Outcome(wrong, training, sure)
 
@@ -277,17 +271,24 @@ def _subset(members: Tensor, ranks: Tensor, out: Tensor, group: int, share: floa
     return order[: max(1, round(share * len(order)))]
 
 
-def _answers(given: Any, classes: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _answers(given: Any, classes: int, rows: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Classes that a learner answers for ``rows`` rows, and its confidence; NaN where it gives no probabilities."""
     values = given.detach().cpu() if isinstance(given, Tensor) else given
     if isinstance(values, Tensor) and values.is_floating_point():
         values = values.double()
     array = np.asarray(values)
-    if array.ndim == 1:
+    if array.shape == (rows,):
+        if array.dtype.kind not in "fiub" or not np.isin(array, np.arange(classes)).all():
+            raise InvalidArgumentError(f"labels that predict gives must be classes from 0 to {classes - 1}")
         return array.astype(np.int64), np.full(len(array), np.nan)
-    if array.ndim != 2 or array.shape[1] != classes:
-        raise InvalidArgumentError(f"predict must give labels (N,) or probabilities (N, {classes}), got {array.shape}")
+    if array.shape != (rows, classes):
+        raise InvalidArgumentError(
+            f"predict must give labels ({rows},) or probabilities ({rows}, {classes}), got {array.shape}"
+        )
     if not np.isfinite(array).all():
         raise NonFiniteError("the learner predicts probabilities that are not finite")
+    if (array < -1e-6).any() or not np.allclose(array.sum(1), 1.0, atol=1e-3):
+        raise InvalidArgumentError("predict must give probabilities, rows with sum 1; take a softmax of logits")
     return array.argmax(1), array.max(1).astype(float)
 
 

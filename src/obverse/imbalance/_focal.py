@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InvalidArgumentError, UnknownNameError
+from .._core import checks
+from ..errors import UnknownNameError
 from ._weighted_loss import WeightedLoss
 
 __all__ = ["FocalLoss"]
@@ -39,22 +39,26 @@ class FocalLoss(WeightedLoss):
 
     def __init__(self, gamma: float = 2.0, *, form: Literal["softmax", "sigmoid"] = "softmax", **options: Any) -> None:
         super().__init__(**options)
-        if not (math.isfinite(gamma) and gamma >= 0):
-            raise InvalidArgumentError(f"gamma must be finite and not negative, got {gamma!r}")
+        self.gamma = checks.nonnegative("gamma", gamma)
         if form not in ("softmax", "sigmoid"):
             raise UnknownNameError("form", str(form), ("softmax", "sigmoid"))
-        self.gamma = float(gamma)
         self.form = form
 
     def values(self, logits: Tensor, target: Tensor) -> Tensor:
         """The focal loss of every row."""
         if self.form == "sigmoid":
             signs = torch.full_like(logits, -1.0).scatter_(1, target[:, None], 1.0)
-            right, wrong = F.logsigmoid(signs * logits), F.logsigmoid(-signs * logits)
-            return -(torch.exp(self.gamma * wrong) * right).sum(1)
+            # A masked class is right with certainty, and the logarithm of certainty is zero.
+            is_masked = logits == -torch.inf
+            finite = torch.where(is_masked, 0.0, logits)
+            right, wrong = F.logsigmoid(signs * finite), F.logsigmoid(-signs * finite)
+            return -torch.where(is_masked, 0.0, torch.exp(self.gamma * wrong) * right).sum(1)
         right = F.log_softmax(logits, dim=1).gather(1, target[:, None])[:, 0]
         is_target = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, target[:, None], True)
-        others = torch.logsumexp(logits.masked_fill(is_target, -torch.inf), dim=1)
+        others = logits.masked_fill(is_target, -torch.inf)
+        # Where all others are masked, the target is certain and the loss is zero whatever the factor.
+        alone = (others == -torch.inf).all(1)
+        others = torch.logsumexp(torch.where(alone[:, None], logits, others), dim=1)
         wrong = others - torch.logsumexp(logits, dim=1)
         return -torch.exp(self.gamma * wrong) * right
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, final
 
@@ -51,7 +52,7 @@ class PredictedGain:
     def of(self, strengths: ArrayLike | Tensor) -> float:
         """The gain of any positive strengths, shape (G,); their scale does not matter."""
         given = positive_vector("strengths", strengths, len(self._bias))
-        return _gain(np.log(given / given.max()), self._bias, self._variance, self._decay)
+        return _gain(np.log(given) - np.log(given.max()), self._bias, self._variance, self._decay)
 
     def to_dict(self) -> dict[str, Any]:
         """Gains and strengths as plain values, for a JSON file."""
@@ -105,7 +106,7 @@ def predicted_gain(
     Raises
     ------
     InvalidArgumentError
-        For values that are not positive, or lengths that differ.
+        For values that are not positive, lengths that differ, or a gain beyond the range of floats.
 
     Notes
     -----
@@ -165,4 +166,11 @@ def _gain(log_strengths: Values, bias: Values, variance: Values, decay: float) -
         noisy = np.logaddexp.reduce(variance - decay * strengths)
         return float((decay * squared + 2 * noisy) / (2 + decay))
 
-    return float(np.exp(least(np.zeros_like(bias)) - least(log_strengths)))
+    with np.errstate(over="ignore"):
+        gain = float(np.exp(least(np.zeros_like(bias)) - least(log_strengths)))
+    if not 0.0 < gain < math.inf:
+        raise InvalidArgumentError(
+            f"the gain of these groups is {gain}, beyond the range of floats: noise, density, curvature, weights and "
+            "strengths must not differ by hundreds of orders of magnitude"
+        )
+    return gain

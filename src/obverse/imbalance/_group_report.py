@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .._core import checks
+from .._core.text import aligned
 from ..errors import InvalidArgumentError
 from ._intervals import normal_quantile, wilson
 from ._labeled import as_list, encode
@@ -40,7 +42,7 @@ class GroupRow:
         Mean largest probability; mean distance of confidence and accuracy over bins; confidence minus accuracy,
         positive where the model is too sure.
     nll : float
-        Mean negative log-probability of the label, in nats.
+        Mean negative log-probability of the label, in nats; infinite where a label has probability zero.
     """
 
     group: Any
@@ -116,15 +118,8 @@ class GroupReport:
             if some["confidence, %"]:
                 cells += [_percent(row.confidence), _percent(row.calibration_error), f"{row.nll:.3f}"]
             lines.append(cells)
-        widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
         text = [
-            "  ".join(
-                cell.ljust(width) if place == 0 else cell.rjust(width)
-                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        ]
-        text += [
+            aligned(lines),
             "",
             f"all rows        {_percent(self.error)} % [{_range(self.error_interval)}]",
             f"balanced error  {_percent(self.balanced_error)} % [{_range(self.balanced_interval)}]",
@@ -196,7 +191,7 @@ def group_report(
     train_counts : mapping from group to int, optional
         Rows of each group that the model was trained on, to stand beside.
     from_logits : bool
-        ``predicted`` holds logits, of which a softmax is taken.
+        ``predicted`` holds logits, of which a softmax is taken; -inf masks a class.
     classes : sequence of length K, optional
         Labels of the columns of ``predicted``; by default the sorted labels if there are K, else 0 to K - 1.
     confidence : float
@@ -211,21 +206,21 @@ def group_report(
     Raises
     ------
     InvalidArgumentError
-        When there are no rows, lengths differ, or probabilities are none.
+        When there are no rows, lengths differ, probabilities are none, logits are NaN, or names do not fit each other.
 
     Notes
     -----
-    Calibration error: ``sum_b (n_b / n) |accuracy_b - confidence_b|`` within the group. Intervals of shares are
-    Wilson's (1927); that of the balanced error is normal, with variance ``sum_g v_g / G^2`` of shares shrunk as
+    Calibration error: ``sum_b (n_b / n) |accuracy_b - confidence_b|`` within the group, bins ``(l, u]``. It equals
+    `obverse.labels.CalibrationError`, and ``nll`` equals `obverse.labels.NegativeLogLikelihood`. Intervals of shares
+    are Wilson's (1927); that of the balanced error is normal, with variance ``sum_g v_g / G^2`` of shares shrunk as
     Wilson's centers are.
     """
     labels = as_list(target)
     if not labels:
         raise InvalidArgumentError("target is empty: there is nothing to report on")
     normal_quantile(confidence)
-    if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:
-        raise InvalidArgumentError(f"bins must be a positive integer, got {bins!r}")
-    answers, probabilities, columns = _answers(predicted, labels, from_logits, classes)
+    bins = checks.count("bins", bins)
+    answers, logs, columns = _answers(predicted, labels, from_logits, classes)
     if len(answers) != len(labels):
         raise InvalidArgumentError(f"predicted has {len(answers)} rows and target {len(labels)}")
     members, names = encode(labels if groups is None else groups)
@@ -233,11 +228,13 @@ def group_report(
     for name, part in (("groups", members), ("clean", true)):
         if part is not None and len(part) != len(labels):
             raise InvalidArgumentError(f"{name} must have one entry for each of {len(labels)} rows, got {len(part)}")
+    if train_counts is not None and not any(name in train_counts for name in names):
+        raise InvalidArgumentError(f"train_counts has none of the groups {names}, it has {list(train_counts)}")
     wrong = np.array([a != b for a, b in zip(answers, labels, strict=True)])
     noisy = None if true is None else np.array([a != b for a, b in zip(true, labels, strict=True)])
     inside = [members.numpy() == place for place in range(len(names))]
     rows = tuple(
-        _row(name, mask, wrong, noisy, probabilities, columns, labels, train_counts, confidence, bins)
+        _row(name, mask, wrong, noisy, logs, columns, labels, train_counts, confidence, bins)
         for name, mask in zip(names, inside, strict=True)
     )
     errors = np.array([row.error for row in rows])
@@ -254,7 +251,7 @@ def group_report(
         worst.error,
         worst.error_interval,
         _macro_f1(answers, labels),
-        float(np.prod(1.0 - errors) ** (1.0 / len(errors))),
+        0.0 if errors.max() >= 1.0 else float(np.exp(np.log1p(-errors).mean())),
     )
 
 
@@ -269,19 +266,39 @@ def _answers(
     if array.ndim != 2:
         if from_logits or classes is not None:
             raise InvalidArgumentError("from_logits and classes belong to predictions of shape (N, K)")
-        return as_list(predicted), None, []
+        answers = as_list(predicted)
+        if any(answer is None or answer != answer for answer in answers):
+            raise InvalidArgumentError("predicted labels must not be missing (None or NaN)")
+        if answers and len({isinstance(value, str) for value in (*answers, *labels)}) > 1:
+            raise InvalidArgumentError(
+                f"predicted and target must be labels of one kind, got {answers[0]!r} and {labels[0]!r}"
+            )
+        return answers, None, []
     scores = array.astype(float)
     size = scores.shape[1]
     found = sorted(set(labels))
     columns = as_list(classes) if classes is not None else found if len(found) == size else list(range(size))
+    if len(set(columns)) < len(columns):
+        raise InvalidArgumentError(f"classes must differ from each other, got {columns}")
     if len(columns) != size or (unknown := [name for name in found if name not in columns]):
         reason = f"label {unknown[0]!r} has no column" if len(columns) == size else f"{len(columns)} classes"
         raise InvalidArgumentError(f"predicted has {size} columns: {reason}; give classes, the labels of the columns")
     if from_logits:
-        scores = torch.softmax(torch.from_numpy(scores), dim=1).numpy()
-    if not np.isfinite(scores).all() or (scores < 0).any() or not np.allclose(scores.sum(1), 1.0, atol=1e-3):
-        raise InvalidArgumentError("predicted must be probabilities, rows with sum 1; for logits say from_logits=True")
-    return [columns[place] for place in scores.argmax(1)], scores, columns
+        broken = (np.isnan(scores) | (scores == np.inf)).any(1) | (scores == -np.inf).all(1)
+        if broken.any():
+            raise InvalidArgumentError(
+                f"predicted has logits that are no prediction: those of row {int(broken.argmax())} are NaN, +inf, or "
+                "-inf for every class"
+            )
+        logs = torch.log_softmax(torch.from_numpy(scores), dim=1).numpy()
+    else:
+        if not np.isfinite(scores).all() or (scores < 0).any() or not np.allclose(scores.sum(1), 1.0, atol=1e-3):
+            raise InvalidArgumentError(
+                "predicted must be probabilities, rows with sum 1; for logits say from_logits=True"
+            )
+        with np.errstate(divide="ignore"):
+            logs = np.log(scores)
+    return [columns[place] for place in scores.argmax(1)], logs, columns
 
 
 def _row(
@@ -289,7 +306,7 @@ def _row(
     mask: NDArray[np.bool_],
     wrong: NDArray[np.bool_],
     noisy: NDArray[np.bool_] | None,
-    probabilities: NDArray[np.float64] | None,
+    logs: NDArray[np.float64] | None,
     columns: list[Any],
     labels: list[Any],
     train_counts: Any,
@@ -300,15 +317,16 @@ def _row(
     error, error_interval = _share(wrong[mask], level)
     noise, noise_interval = (math.nan, (math.nan, math.nan)) if noisy is None else _share(noisy[mask], level)
     sure = calibration = gap = nll = math.nan
-    if probabilities is not None:
-        part = probabilities[mask]
-        largest, right = part.max(1), ~wrong[mask]
+    if logs is not None:
+        part = logs[mask]
+        largest, right = np.minimum(np.exp(part.max(1)), 1.0), ~wrong[mask]
         sure, gap = float(largest.mean()), float(largest.mean() - right.mean())
-        places = np.minimum((largest * bins).astype(int), bins - 1)
+        # Bins are (l, u], as those of `obverse.labels.CalibrationError`.
+        places = np.searchsorted(np.arange(1, bins) / bins, largest)
         sums = np.bincount(places, weights=right - largest, minlength=bins)
         calibration = float(np.abs(sums).sum() / count)
         own = [columns.index(label) for label, here in zip(labels, mask, strict=True) if here]
-        nll = float(-np.log(np.maximum(part[np.arange(count), own], np.finfo(float).tiny)).mean())
+        nll = float(-part[np.arange(count), own].mean())
     trained = None if train_counts is None or name not in train_counts else int(train_counts[name])
     return GroupRow(name, count, trained, error, error_interval, noise, noise_interval, sure, calibration, gap, nll)
 

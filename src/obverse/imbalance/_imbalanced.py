@@ -12,9 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .._core import checks
+from .._core.random import Seed, torch_generator
 from ..errors import InvalidArgumentError, UnknownNameError
 from ._corrupt import CorruptedLabels, CorruptedTargets, corrupt_labels, corrupt_targets
-from ._labeled import as_generator, as_list, encode, rows_of, take, take_labels
+from ._labeled import as_list, encode, rows_of, take, take_labels
 
 __all__ = ["ImbalancedData", "make_imbalanced"]
 
@@ -73,7 +75,7 @@ def make_imbalanced(
     by: Any = None,
     noise: Mapping[str, Any] | None = None,
     order: Literal["noise-first", "imbalance-first"] = "noise-first",
-    seed: int | torch.Generator = 0,
+    seed: Seed = 0,
 ) -> ImbalancedData:
     """Choose rows at random so that classes have an imbalanced profile, and optionally corrupt the labels.
 
@@ -102,7 +104,7 @@ def make_imbalanced(
     order : {"noise-first", "imbalance-first"}
         ``noise-first`` corrupts all rows and then counts the noisy labels, as Cao et al. (2021) build their data;
         ``imbalance-first`` chooses rows by true labels and corrupts what is left.
-    seed : int or torch.Generator
+    seed : int, torch.Generator or numpy.random.Generator
         One stream for noise and choice.
 
     Returns
@@ -124,14 +126,13 @@ def make_imbalanced(
         raise UnknownNameError("kind", str(kind), ("exponential", "step"))
     if order not in ("noise-first", "imbalance-first"):
         raise UnknownNameError("order", str(order), ("noise-first", "imbalance-first"))
-    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0.0 < ratio <= 1.0:
-        raise InvalidArgumentError(f"ratio must be in (0, 1], got {ratio!r}")
+    ratio = checks.fraction("ratio", ratio, zero=False)
     rows = len(as_list(labels))
     for name, part in (("data", data), ("by", by)):
         count = rows_of(part)
         if count is not None and count != rows:
             raise InvalidArgumentError(f"{name} must have one row for each of {rows} labels, got {count}")
-    generator = as_generator(seed)
+    generator = torch_generator(seed)
     everything = torch.arange(rows)
     drawn: CorruptedLabels | CorruptedTargets | None = None
     noisy = labels
@@ -199,8 +200,8 @@ def _choose(
     members = {name: torch.nonzero(codes == place)[:, 0] for place, name in enumerate(classes)}
     if largest is None:
         largest = min((_most(len(members[name]), share) for name, share in profile.items()), default=0)
-    elif isinstance(largest, bool) or not isinstance(largest, int) or largest < 1:
-        raise InvalidArgumentError(f"largest must be a positive integer, got {largest!r}")
+    else:
+        largest = checks.count("largest", largest)
     counts = {name: _size(largest, share) for name, share in profile.items()}
     for name, count in counts.items():
         if count > len(members[name]):

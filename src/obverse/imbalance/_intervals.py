@@ -8,16 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-from ..errors import InvalidArgumentError
+from .._core import checks
 
 __all__ = ["normal_quantile", "wilson"]
 
 
 def normal_quantile(confidence: float) -> float:
     """Half width of a two-sided normal interval in standard deviations."""
-    if not 0.0 < confidence < 1.0:
-        raise InvalidArgumentError(f"confidence must be in (0, 1), got {confidence!r}")
-    return float(ndtri(0.5 + confidence / 2.0))
+    return float(ndtri(0.5 + checks.fraction("confidence", confidence, zero=False, one=False) / 2.0))
 
 
 def wilson(hits: ArrayLike, trials: ArrayLike, confidence: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -12,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from .._core import checks
+from .._core.random import Seed, torch_generator
 from ..errors import InvalidArgumentError, StateError
 from ._counts import Counts
 from ._jacobian_arguments import as_strengths, check_options, of_groups, unwrapped
@@ -22,7 +23,6 @@ from ._jacobian_layers import Catch, catching, places
 from ._jacobian_norms import Aggregate, Formula, Scale
 from ._jacobian_operators import QuickOperators
 from ._jacobian_replay import Pass, recording
-from ._labeled import as_generator
 from ._row_losses import RowLosses
 
 __all__ = ["HeteroskedasticRegularizer"]
@@ -82,7 +82,7 @@ class HeteroskedasticRegularizer:
         Axis of the rows in hidden tensors: 1 for sequences with time first.
     radius : float, optional
         Length of the largest offset in a finite difference; by default 4e-3, in float64 1e-5.
-    seed : int or torch.Generator
+    seed : int, torch.Generator or numpy.random.Generator
         Of the ``subset``.
 
     Raises
@@ -130,7 +130,7 @@ class HeteroskedasticRegularizer:
         ignore_index: int = -100,
         batch_axis: int = 0,
         radius: float | None = None,
-        seed: int | torch.Generator = 0,
+        seed: Seed = 0,
     ) -> None:
         check_options(scale, aggregate, power, every, subset, radius, batch_axis)
         self.model, self._compiled = unwrapped(model)
@@ -140,7 +140,7 @@ class HeteroskedasticRegularizer:
         self.subset = None if subset == 1.0 else subset
         self.radius = radius
         self.step = 0
-        self.generator = as_generator(seed)
+        self.generator = torch_generator(seed)
         self._losses = RowLosses(loss, ignore_index)
         self._formula = Formula(aggregate, power, scale)
         self._axis = batch_axis
@@ -159,9 +159,7 @@ class HeteroskedasticRegularizer:
 
     @strength.setter
     def strength(self, value: float) -> None:
-        if not (math.isfinite(value) and value >= 0):
-            raise InvalidArgumentError(f"strength must be finite and not negative, got {value!r}")
-        self._strength = float(value)
+        self._strength = checks.nonnegative("strength", value)
 
     @property
     def backend(self) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from .._core import checks
 from ..errors import InvalidArgumentError, UnknownNameError
 from ._counts import Counts
 
@@ -24,14 +23,12 @@ def check_options(
         raise UnknownNameError("aggregate", str(aggregate), ("sum", "root-sum-square"))
     if power not in (1, 2):
         raise InvalidArgumentError(f"power must be 1 or 2, got {power!r}")
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        raise InvalidArgumentError(f"every must be a number of steps, 1 or more, got {every!r}")
-    if subset is not None and not 0.0 < subset <= 1.0:
-        raise InvalidArgumentError(f"subset must be a share of the rows in (0, 1], got {subset!r}")
-    if radius is not None and not (math.isfinite(radius) and radius > 0):
-        raise InvalidArgumentError(f"radius must be positive, got {radius!r}")
-    if isinstance(batch_axis, bool) or not isinstance(batch_axis, int) or batch_axis < 0:
-        raise InvalidArgumentError(f"batch_axis must be an axis, 0 or more, got {batch_axis!r}")
+    checks.count("every", every)
+    checks.count("batch_axis", batch_axis, 0)
+    if subset is not None:
+        checks.fraction("subset", subset, zero=False)
+    if radius is not None:
+        checks.positive("radius", radius)
 
 
 def as_strengths(strengths: Counts | None) -> Tensor | None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from .._core.arrays import wide
 from ._jacobian_layers import Caught
 
 __all__ = ["Aggregate", "Formula", "Scale", "row_squares"]
@@ -49,17 +50,13 @@ def row_squares(gradient: Tensor, caught: Caught, axis: int) -> Tensor:
     if reduced:
         squares: Tensor = _Squares.apply(gradient, reduced)  # type: ignore[no-untyped-call]
     else:
-        squares = _wide(gradient).square()
+        squares = wide(gradient).square()
     if caught.weight is None:
         return squares if squares.ndim == 1 else squares.movedim(axis, 0).flatten(1).sum(1)
     # What is left are the rows and the axes of the scale, in their order.
     rows = sum(i < axis for i in kept)
     squares = squares.movedim(rows, 0).flatten(1)
-    return squares @ _wide(caught.weight).reshape(-1).to(squares.dtype).square()
-
-
-def _wide(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.float()
+    return squares @ wide(caught.weight).reshape(-1).to(squares.dtype).square()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch.utils.data import Dataset, Subset
 
 from ..errors import InvalidArgumentError
 
-__all__ = ["as_generator", "as_list", "decode", "encode", "like", "rows_of", "take", "take_labels"]
+__all__ = ["as_list", "decode", "encode", "like", "rows_of", "take", "take_labels"]
 
 
 def as_list(labels: Any) -> list[Any]:
@@ -110,13 +109,3 @@ def rows_of(data: Any) -> int | None:
             )
         return lengths.pop() if lengths else None
     return int(data.shape[0]) if hasattr(data, "shape") else len(data)
-
-
-def as_generator(seed: int | torch.Generator) -> torch.Generator:
-    """A generator on the CPU: the one given, or a new one from a seed."""
-    if isinstance(seed, torch.Generator):
-        return seed
-    try:
-        return torch.Generator().manual_seed(operator.index(seed))
-    except TypeError as error:
-        raise InvalidArgumentError(f"seed must be an integer or a torch.Generator, got {seed!r}") from error

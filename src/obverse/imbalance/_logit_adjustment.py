@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._core import checks
 from ..errors import InvalidArgumentError
 from ._counts import Counts, as_counts
 from ._weighted_loss import WeightedLoss
@@ -34,7 +34,7 @@ class LogitAdjustedLoss(WeightedLoss):
 
     def __init__(self, counts: Counts, *, temperature: float = 1.0, **options: Any) -> None:
         super().__init__(**options)
-        self.temperature = _temperature(temperature)
+        self.temperature = checks.finite("temperature", temperature)
         self.log_prior: Tensor
         self.register_buffer("log_prior", _log_prior(counts), persistent=False)
 
@@ -88,18 +88,12 @@ def adjust_logits(logits: Tensor, counts: Counts, temperature: float = 1.0) -> T
     """
     prior = _log_prior(counts)
     _check_classes(prior, logits)
-    return logits - _temperature(temperature) * prior.to(logits)
+    return logits - checks.finite("temperature", temperature) * prior.to(logits)
 
 
 def _log_prior(counts: Counts) -> Tensor:
     values = as_counts(counts)
     return (values / values.sum()).log().float()
-
-
-def _temperature(value: float) -> float:
-    if not math.isfinite(value):
-        raise InvalidArgumentError(f"temperature must be a finite number, got {value!r}")
-    return float(value)
 
 
 def _check_classes(prior: Tensor, logits: Tensor) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._core import checks
 from ..errors import InvalidArgumentError
 from ._counts import Counts, as_counts
 from ._weighted_loss import WeightedLoss
@@ -36,11 +36,9 @@ class NormalizedLinear(nn.Module):
         super().__init__()
         if min(in_features, out_features) < 1:
             raise InvalidArgumentError(f"a head needs features and outputs, got {in_features} and {out_features}")
-        if not (math.isfinite(scale) and scale > 0):
-            raise InvalidArgumentError(f"scale must be positive, got {scale!r}")
         self.in_features = in_features
         self.out_features = out_features
-        self.scale = float(scale)
+        self.scale = checks.positive("scale", scale)
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
         self.reset_parameters()
 
@@ -81,13 +79,9 @@ class LDAMLoss(WeightedLoss):
 
     def __init__(self, counts: Counts, *, max_margin: float = 0.5, scale: float = 30.0, **options: Any) -> None:
         super().__init__(**options)
-        if not (math.isfinite(max_margin) and max_margin > 0):
-            raise InvalidArgumentError(f"max_margin must be positive, got {max_margin!r}")
-        if not (math.isfinite(scale) and scale > 0):
-            raise InvalidArgumentError(f"scale must be positive, got {scale!r}")
         values = as_counts(counts)
-        self.max_margin = float(max_margin)
-        self.scale = float(scale)
+        self.max_margin = checks.positive("max_margin", max_margin)
+        self.scale = checks.positive("scale", scale)
         self.margins: Tensor
         self.register_buffer("margins", (max_margin * (values / values.min()) ** -0.25).float(), persistent=False)
 

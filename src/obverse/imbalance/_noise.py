@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, final
 
@@ -11,12 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .._core import checks
+from .._core.random import Seed, torch_generator
+from .._core.text import aligned
 from ..errors import InvalidArgumentError, UnknownNameError
 from ._clusters import feature_matrix
 from ._cross_fit import FitPredict, cross_predict, fingerprint
 from ._folds import ranks_in_groups
 from ._intervals import normal_quantile, wilson
-from ._labeled import as_generator, as_list, encode, rows_of, take
+from ._labeled import as_list, encode, rows_of, take
 from ._noise_measures import calibrated_impurity, local_differences
 from ._strengths import Normalize, group_strengths, strength_exponents
 
@@ -100,6 +104,16 @@ class GroupNoise:
         return np.array([row.count for row in self.rows], dtype=np.int64)
 
     @property
+    def at_bound(self) -> tuple[Any, ...]:
+        """Groups whose noise is as low or as high as it can be, so that the interval says more than the estimate.
+
+        No held-out row, or every one, was predicted wrongly; or all local differences or residuals are zero.
+        """
+        return tuple(
+            row.group for row in self.rows if row.noise == 0.0 or (row.error == 1.0 and self.measure != "impurity")
+        )
+
+    @property
     def loss(self) -> str:
         """The loss whose exponents fit the measure: cross-entropy for classes, squared for numbers."""
         return "cross-entropy" if self.measure in _CLASSES else "squared"
@@ -140,10 +154,10 @@ class GroupNoise:
         return {"measure": self.measure, "level": self.level, "rows": [dict(vars(row)) for row in self.rows]}
 
     def table(self) -> str:
-        """One line for each group: rows, error where there is one, noise and its interval, strength."""
+        """One line for each group: rows, error where there is one, noise and its interval; "bound" as in `at_bound`."""
         shares = self.measure in _CLASSES
         head = ["group", "rows", *(["error, %"] if shares else []), self.measure, "interval"]
-        lines = [head]
+        lines, bounded = [head], self.at_bound
         for row in self.rows:
             low, high = row.noise_interval
             lines.append(
@@ -152,17 +166,10 @@ class GroupNoise:
                     str(row.count),
                     *([] if row.error is None else [f"{100 * row.error:.1f}"]),
                     f"{row.noise:.4g}",
-                    f"{low:.3g} to {high:.3g}",
+                    f"{low:.3g} to {high:.3g}{' (bound)' if row.group in bounded else ''}",
                 ]
             )
-        widths = [max(len(line[place]) for line in lines) for place in range(len(head))]
-        return "\n".join(
-            "  ".join(
-                cell.ljust(width) if place == 0 else cell.rjust(width)
-                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        )
+        return aligned(lines)
 
     def __str__(self) -> str:
         return self.table()
@@ -179,7 +186,7 @@ def estimate_group_noise(
     neighbors: int | None = None,
     folder: str | os.PathLike[str] | None = None,
     confidence: float = 0.95,
-    seed: int | torch.Generator = 0,
+    seed: Seed = 0,
 ) -> GroupNoise:
     """Noise of each group by cross-fitting: every row is predicted once, by a model trained on the other folds.
 
@@ -213,7 +220,7 @@ def estimate_group_noise(
     confidence : float
         Level of the intervals, in (0, 1): Wilson's for shares, percentiles of a bootstrap over rows for the others,
         widened for local differences by what their rows have in common.
-    seed : int or torch.Generator
+    seed : int, torch.Generator or numpy.random.Generator
         For the folds and the bootstrap.
 
     Returns
@@ -243,10 +250,8 @@ def estimate_group_noise(
     """
     if measure not in (*_CLASSES, *_NUMBERS):
         raise UnknownNameError("measure", str(measure), (*_CLASSES, *_NUMBERS))
-    if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
-        raise InvalidArgumentError(f"folds must be an integer of at least 2, got {folds!r}")
-    if neighbors is not None and (isinstance(neighbors, bool) or not isinstance(neighbors, int) or neighbors < 1):
-        raise InvalidArgumentError(f"neighbors must be a positive integer, got {neighbors!r}")
+    folds = checks.count("folds", folds, 2)
+    neighbors = None if neighbors is None else checks.count("neighbors", neighbors)
     normal_quantile(confidence)
     targets, classes = _targets(labels, measure)
     members, names = encode(groups) if groups is not None else _default_groups(targets, classes)
@@ -255,7 +260,7 @@ def estimate_group_noise(
     if data is not None and rows_of(data) != len(targets):
         raise InvalidArgumentError(f"data must have one row for each of {len(targets)} labels, got {rows_of(data)}")
     counts = np.bincount(members.numpy(), minlength=len(names))
-    generator = as_generator(seed)
+    generator = torch_generator(seed)
     inside = members.numpy()
     if measure == "local-differences":
         if fit_predict is not None or data is None:
@@ -276,12 +281,21 @@ def estimate_group_noise(
     codes = targets.astype(np.int64)
     if predictions.ndim == 2 and (predictions.min() < -1e-6 or np.abs(predictions.sum(1) - 1).max() > 1e-3):
         raise InvalidArgumentError("fit_predict must give probabilities, rows with sum 1; take a softmax of logits")
+    if predictions.ndim == 1 and not np.isin(predictions, np.arange(columns or 0)).all():
+        raise InvalidArgumentError(f"classes that fit_predict gives must be integers from 0 to {(columns or 0) - 1}")
     answers = predictions.argmax(1) if predictions.ndim == 2 else predictions
     wrong = answers != codes
     if measure == "impurity":
         if predictions.ndim != 2:
             raise InvalidArgumentError(f"impurity needs probabilities of shape (n, {columns}), not labels")
-        values = calibrated_impurity(predictions, codes, inside, len(names))
+        values, bounded = calibrated_impurity(predictions, codes, inside, len(names))
+        if bounded.any():
+            ended = ", ".join(str(names[place]) for place in np.flatnonzero(bounded))
+            warnings.warn(
+                f"the temperature of groups {ended} ended at its bound, as where all rows are right: their impurity "
+                "says little; measure='error' has an interval",
+                stacklevel=2,
+            )
         return _numbers(values, inside, names, counts, measure, confidence, generator, members, predictions, wrong)
     return _shares(wrong, inside, names, counts, measure, confidence, members, predictions)
 

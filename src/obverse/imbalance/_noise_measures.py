@@ -15,38 +15,44 @@ __all__ = ["calibrated_impurity", "local_differences"]
 
 Values = NDArray[np.float64]
 _PRIOR = 0.5  # standard deviation of a group's log-temperature around that of all rows
+_LOW, _HIGH = -3.0, 4.0  # bounds of a log-temperature
 _CHUNK = 4096
 _PLANES = 8
 
 
 def calibrated_impurity(
     probabilities: Values, codes: NDArray[np.int64], members: NDArray[np.int64], groups: int
-) -> Values:
-    """``1 - sum_k p_k^2`` of every row after a temperature for its group; shape (N,).
+) -> tuple[Values, NDArray[np.bool_]]:
+    """``1 - sum_k p_k^2`` of every row after a temperature for its group, shape (N,).
+
+    Beside it, shape (G,), whether the temperature of a group, or of all rows, ended at a bound.
 
     The temperature minimizes the negative log-likelihood of the group, with a normal prior on its logarithm around that
     of all rows, so that small groups stay near it. For calibrated probabilities the mean is the mean of
     ``trace(diag p - p p^T)``, the trace of the Fisher information in the logits.
     """
     logs = np.log(np.maximum(probabilities, 1e-12))
-    whole = _log_temperature(logs, codes, 0.0, math.inf)
-    impurity = np.empty(len(codes))
+    whole, is_bounded = _log_temperature(logs, codes, 0.0, math.inf)
+    impurity, bounded = np.empty(len(codes)), np.full(groups, is_bounded)
     for group in range(groups):
         inside = members == group
-        own = _log_temperature(logs[inside], codes[inside], whole, _PRIOR)
+        own, is_bounded = _log_temperature(logs[inside], codes[inside], whole, _PRIOR)
+        bounded[group] |= is_bounded
         p = np.exp(log_softmax(logs[inside] / math.exp(own), axis=1))
         impurity[inside] = 1.0 - (p**2).sum(1)
-    return impurity
+    return impurity, bounded
 
 
-def _log_temperature(logs: Values, codes: NDArray[np.int64], center: float, deviation: float) -> float:
+def _log_temperature(logs: Values, codes: NDArray[np.int64], center: float, deviation: float) -> tuple[float, bool]:
+    """The best log-temperature, and whether an end of its range is as good."""
     rows = np.arange(len(codes))
 
     def cost(value: float) -> float:
         fit = -float(log_softmax(logs / math.exp(value), axis=1)[rows, codes].sum())
         return fit + 0.5 * ((value - center) / deviation) ** 2
 
-    return float(minimize_scalar(cost, bounds=(-3.0, 4.0), method="bounded").x)
+    found = float(minimize_scalar(cost, bounds=(_LOW, _HIGH), method="bounded").x)
+    return found, min(cost(_LOW), cost(_HIGH)) <= cost(found) + 1e-9
 
 
 def local_differences(

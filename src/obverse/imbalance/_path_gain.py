@@ -37,6 +37,9 @@ class PathGain:
         Weighted mean of the groups' errors at the common coefficient, and at each group's own.
     gain : float
         ``error / adaptive_error``: the most that any strengths along this path can gain.
+    at_end : bool
+        Whether the common coefficient or that of a group is the last one of the path, so that a larger one may be
+        better still; or the first one, where that is not 0.
     """
 
     coefficient: float
@@ -45,6 +48,7 @@ class PathGain:
     error: float
     adaptive_error: float
     gain: float
+    at_end: bool
     _coefficients: Values = field(repr=False, compare=False)
     _errors: Values = field(repr=False, compare=False)
     _weights: Values = field(repr=False, compare=False)
@@ -81,6 +85,7 @@ class PathGain:
                 f"best for each group        {own}, error {self.adaptive_error:.4g}",
                 f"limited by bias            {'group ' + ', '.join(limited) if limited else 'no group'}",
                 f"gain of adaptive strengths {self.gain:.2f} at most",
+                *(["the best coefficients lie at an end of the path: extend it"] if self.at_end else []),
             )
         )
 
@@ -153,6 +158,7 @@ def gain_along_path(
         error,
         float(adaptive),
         float(error / adaptive) if adaptive > 0 else (1.0 if error == 0 else float("inf")),
+        bool({common, *own.tolist()} & {len(path) - 1, *([0] if path[0] > 0 else [])}),
         path,
         values,
         counted,

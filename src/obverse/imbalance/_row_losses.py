@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .._core.arrays import wide
 from ..errors import InvalidArgumentError
 from ._weighted_loss import CrossEntropyLoss, WeightedLoss
 
@@ -33,7 +34,7 @@ class RowLosses:
     def __call__(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Losses (N,), zero where ignored, and a mask (N,) of the others."""
         if not isinstance(self._loss, WeightedLoss):
-            rows = self._loss(_wide(logits), target)
+            rows = self._loss(wide(logits), target)
             if rows.shape != logits.shape[:1]:
                 raise InvalidArgumentError(
                     f"loss must give one number for each of the {len(logits)} rows, got shape {tuple(rows.shape)}; "
@@ -42,20 +43,15 @@ class RowLosses:
             return rows, torch.ones_like(rows, dtype=torch.bool)
         target, _ = self._loss._checked(logits, target, None)
         kept = target != self._loss.ignore_index
-        scores = _wide(logits)
-        scores = torch.where(kept[:, None], scores, torch.zeros_like(scores))
-        rows = self._loss.values(scores, torch.where(kept, target, torch.zeros_like(target)))
+        target = torch.where(kept, target, torch.zeros_like(target))
+        rows = self._loss.values(self._loss._scores(logits, target, kept), target)
         return torch.where(kept, rows, torch.zeros_like(rows)), kept
 
     def slopes(self, logits: Tensor, target: Tensor, kept: Tensor) -> Tensor | None:
         """Slopes of the summed losses by the logits, with their graph, where they have a closed form."""
         if type(self._loss) is not CrossEntropyLoss:
             return None
-        scores = _wide(logits).softmax(1)
+        scores = wide(logits).softmax(1)
         known = torch.where(kept, target.long(), torch.zeros_like(target, dtype=torch.long))[:, None]
         slopes = scores.scatter_add(1, known, torch.full_like(scores[:, :1], -1.0))
         return torch.where(kept[:, None], slopes, torch.zeros_like(slopes))
-
-
-def _wide(logits: Tensor) -> Tensor:
-    return logits if logits.dtype == torch.float64 else logits.float()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, final
@@ -11,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from .._core import checks
+from .._core.random import Seed, seed_number
 from ..errors import InvalidArgumentError
 from ._counts import class_balanced_weights
 from ._labeled import encode
@@ -33,22 +34,20 @@ class ResamplingSampler(Sampler[int], ABC):
         Class, or any other group, of every row.
     num_samples : int, optional
         Rows in an epoch; by default N.
-    seed : int
-        With the number of the epoch it fixes the draws.
+    seed : int, torch.Generator or numpy.random.Generator
+        A generator contributes only its initial seed. With the number of the epoch it fixes the draws.
 
     Notes
     -----
     Every pass is the next epoch, with other draws; `set_epoch` says which one comes next, as after a resume.
     """
 
-    def __init__(self, labels: Sequence[Any] | Tensor | Any, *, num_samples: int | None = None, seed: int = 0) -> None:
+    def __init__(self, labels: Sequence[Any] | Tensor | Any, *, num_samples: int | None = None, seed: Seed = 0) -> None:
         codes, self.classes = encode(labels)
         if not len(codes):
             raise InvalidArgumentError("labels are empty: nothing to draw from")
-        if num_samples is not None and (not isinstance(num_samples, int) or num_samples < 1):
-            raise InvalidArgumentError(f"num_samples must be a positive integer, got {num_samples!r}")
-        self.num_samples = len(codes) if num_samples is None else num_samples
-        self.seed = operator.index(seed)
+        self.num_samples = len(codes) if num_samples is None else checks.count("num_samples", num_samples)
+        self.seed = seed_number(seed)
         self.epoch = 0
         self.counts = torch.bincount(codes, minlength=len(self.classes))
         self._codes = codes
@@ -59,7 +58,7 @@ class ResamplingSampler(Sampler[int], ABC):
 
     def set_epoch(self, epoch: int) -> None:
         """The next pass is that of ``epoch``, 0 the first."""
-        self.epoch = operator.index(epoch)
+        self.epoch = checks.count("epoch", epoch, 0)
 
     def __len__(self) -> int:
         return self.num_samples
@@ -68,11 +67,23 @@ class ResamplingSampler(Sampler[int], ABC):
         epoch = self.epoch
         self.epoch += 1
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
-        rows = (self.class_probabilities(epoch) / self.counts)[self._codes]
+        rows = (self._checked_probabilities(epoch) / self.counts)[self._codes]
         # By bisection of the cumulated probabilities: torch.multinomial takes at most 2^24 rows.
         edges = rows.cumsum(0)
         draws = torch.rand(self.num_samples, generator=generator, dtype=torch.float64) * edges[-1]
-        yield from torch.searchsorted(edges, draws, right=True).clamp(max=len(rows) - 1).tolist()
+        # Rounding may put a draw on the last edge, which belongs to the last row that can be drawn.
+        last = int(rows.nonzero()[-1])
+        yield from torch.searchsorted(edges, draws, right=True).clamp(max=last).tolist()
+
+    def _checked_probabilities(self, epoch: int) -> Tensor:
+        found = torch.as_tensor(self.class_probabilities(epoch), dtype=torch.float64)
+        fits = found.shape == self.counts.shape and bool((found.isfinite() & (found >= 0)).all())
+        if not fits or not float(found.sum()) > 0.0:
+            raise InvalidArgumentError(
+                f"class_probabilities must be {len(self.counts)} finite numbers of at least 0 with a positive sum, got "
+                f"{found.tolist()} in epoch {epoch}"
+            )
+        return found
 
 
 @final
@@ -106,11 +117,9 @@ class ProgressiveSampler(ResamplingSampler):
         Epochs from the first to the last mixture, at least 2; later ones stay at the last.
     """
 
-    def __init__(self, labels: Any, *, epochs: int, num_samples: int | None = None, seed: int = 0) -> None:
+    def __init__(self, labels: Any, *, epochs: int, num_samples: int | None = None, seed: Seed = 0) -> None:
         super().__init__(labels, num_samples=num_samples, seed=seed)
-        if not isinstance(epochs, int) or epochs < 2:
-            raise InvalidArgumentError(f"epochs must be an integer of at least 2, got {epochs!r}")
-        self.epochs = epochs
+        self.epochs = checks.count("epochs", epochs, 2)
 
     def class_probabilities(self, epoch: int) -> Tensor:
         """``(1 - t) n_c / n + t / K`` with ``t`` from 0 to 1."""
@@ -138,12 +147,10 @@ class DeferredSampler(ResamplingSampler):
     """
 
     def __init__(
-        self, labels: Any, *, start: int, beta: float = 0.9999, num_samples: int | None = None, seed: int = 0
+        self, labels: Any, *, start: int, beta: float = 0.9999, num_samples: int | None = None, seed: Seed = 0
     ) -> None:
         super().__init__(labels, num_samples=num_samples, seed=seed)
-        if not isinstance(start, int) or start < 0:
-            raise InvalidArgumentError(f"start must be an epoch, 0 or more, got {start!r}")
-        self.start = start
+        self.start = checks.count("start", start, 0)
         self.beta = beta
         self._weights = class_balanced_weights(self.counts, beta).double()
 

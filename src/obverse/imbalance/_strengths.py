@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from .._core import checks
 from ..errors import InvalidArgumentError, UnknownNameError
 
 __all__ = [
@@ -75,8 +77,7 @@ def strength_exponents(loss: str = "cross-entropy", *, order: int = 1, dimension
     are the exponents of Cao, Chen, Lu, Arechiga, Gaidon and Ma (2021).
     """
     curvature, spread = loss_powers(loss)
-    if isinstance(order, bool) or not isinstance(order, int) or order < 1:
-        raise InvalidArgumentError(f"order must be an integer of at least 1, got {order!r}")
+    order = checks.count("order", order)
     if not 0.0 < dimension < 4 * order:
         raise InvalidArgumentError(
             f"dimension must be above 0 and below 4 order = {4 * order}, got {dimension!r}; a higher order allows more"
@@ -133,6 +134,11 @@ def group_strengths(
     InvalidArgumentError
         For values out of range, or where no strength is left to normalize by.
 
+    Warns
+    -----
+    UserWarning
+        A strength is too small for a float64 beside the largest.
+
     Notes
     -----
     ``v_g = (t_g error_g + s toward) / (t_g + s)`` and ``tau_g = v_g^a n_g^-b`` over its maximum or mean. Where no row
@@ -160,7 +166,15 @@ def group_strengths(
     top = logarithms.max()
     if not math.isfinite(top):
         raise InvalidArgumentError("no group has any noise: without smoothing there is no strength to scale")
-    return torch.from_numpy(_normalized(np.exp(logarithms - top), rows, normalize))
+    strengths = _normalized(np.exp(logarithms - top), rows, normalize)
+    vanished = (strengths == 0) & (smooth > 0)
+    if vanished.any():
+        warnings.warn(
+            f"the strengths of groups {', '.join(map(str, np.flatnonzero(vanished)))} are zero though they have noise: "
+            f"{a:g} and {b:g} are too extreme as exponents for noise and counts that differ so much",
+            stacklevel=2,
+        )
+    return torch.from_numpy(strengths)
 
 
 def smoothed(
@@ -169,10 +183,8 @@ def smoothed(
     """Noise with ``smoothing`` pseudo-rows of the noise ``toward``, up to a common factor."""
     if len(trials) != len(noise) or (trials <= 0).any():
         raise InvalidArgumentError(f"trials must be {len(noise)} positive numbers, got {trials.tolist()}")
-    if not 0.0 <= smoothing < math.inf:
-        raise InvalidArgumentError(f"smoothing must be a number of rows, 0 or more, got {smoothing!r}")
-    if toward is not None and not 0.0 < toward < math.inf:
-        raise InvalidArgumentError(f"toward must be positive and finite, got {toward!r}")
+    smoothing = checks.nonnegative("smoothing", smoothing)
+    toward = None if toward is None else checks.positive("toward", toward)
     if smoothing == 0.0:
         return noise
     unit = max(float(noise.max()), toward or 0.0)

@@ -11,12 +11,15 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from .._core import checks
 from ..errors import InvalidArgumentError, NonFiniteError
 from ._deferred import DeferredReweighting
 from ._jacobian import HeteroskedasticRegularizer
 from ._weighted_loss import CrossEntropyLoss
 
 __all__ = ["Build", "TrainingPlan", "probabilities", "trained"]
+
+_HINT = "a lower learning rate or strength may help"
 
 Build = Callable[[], nn.Module]
 
@@ -57,18 +60,14 @@ class TrainingPlan:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InvalidArgumentError(f"{name} must be an integer of at least {least}, got {value!r}")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise InvalidArgumentError(f"learning_rate must be positive, got {self.learning_rate!r}")
-        if not 0.0 < self.momentum < 1.0:
-            raise InvalidArgumentError(f"momentum must be between 0 and 1, got {self.momentum!r}")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise InvalidArgumentError(f"weight_decay must not be negative, got {self.weight_decay!r}")
-        if self.deferred is not None and self.deferred < 0:
-            raise InvalidArgumentError(f"deferred must be an epoch, 0 or more, got {self.deferred!r}")
+        checks.count("epochs", self.epochs)
+        checks.count("batch_size", self.batch_size)
+        checks.positive("learning_rate", self.learning_rate)
+        checks.fraction("momentum", self.momentum, zero=False, one=False)
+        checks.nonnegative("weight_decay", self.weight_decay)
+        checks.fraction("beta", self.beta)
+        if self.deferred is not None:
+            checks.count("deferred", self.deferred, 0)
 
     @property
     def identity(self) -> list[tuple[str, Any]]:
@@ -138,18 +137,19 @@ def trained(
                 x = (x if plan.augment is None else plan.augment(x, generator)).to(plan.device)
                 with nullcontext() if regularizer is None else regularizer.capture():
                     logits = model(x)
-                loss = criterion(logits, y)
-                if regularizer is not None:
-                    within = None if members is None else members[rows].to(plan.device)
-                    loss = regularizer.total(loss, logits, y, within)
+                try:
+                    loss = criterion(logits, y)
+                    if regularizer is not None:
+                        within = None if members is None else members[rows].to(plan.device)
+                        loss = regularizer.total(loss, logits, y, within)
+                except NonFiniteError as error:
+                    raise NonFiniteError(f"{error}, in epoch {epoch}; {_HINT}") from error
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 total += loss.detach()
             if not bool(torch.isfinite(total)):
-                raise NonFiniteError(
-                    f"the loss is {float(total)} in epoch {epoch}; a lower learning rate or strength may help"
-                )
+                raise NonFiniteError(f"the loss is {float(total)} in epoch {epoch}; {_HINT}")
             if isinstance(criterion, DeferredReweighting):
                 criterion.step()
     return model

@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InvalidArgumentError, UnknownNameError
+from .._core import checks
+from .._core.arrays import wide
+from .._core.logits import can_raise, check_target, masked_logits, readable
+from ..errors import InvalidArgumentError, NonFiniteError, UnknownNameError
 from ._counts import Counts
 
 __all__ = ["CrossEntropyLoss", "Denominator", "WeightedLoss"]
@@ -35,8 +38,13 @@ class WeightedLoss(nn.Module, ABC):
     Notes
     -----
     ``loss = sum_i w_i l_i / sum_i w_i`` with ``w_i = weight_i class_weights[target_i]``. The weights multiply the value
-    of a row and never enter it: the probabilities of a focal loss are those of the model. A batch without rows, or
-    whose weights are all zero, has loss zero, with a graph. Half precision is computed in float32, under autocast too.
+    of a row and never enter it: the probabilities of a focal loss are those of the model. A row of weight zero counts
+    as little as an ignored one. A batch without rows, or whose weights are all zero, has loss zero, with a graph. Half
+    precision is computed in float32, under autocast too.
+
+    A logit of -inf, or the most negative finite number of its dtype, masks a class: value and gradients are those
+    without its column. `CrossEntropyLoss` and `obverse.labels.CrossEntropy` are the same loss for class indices; the
+    latter also takes probabilities and positions, this one weights of rows.
     """
 
     def __init__(
@@ -54,7 +62,7 @@ class WeightedLoss(nn.Module, ABC):
             raise UnknownNameError("reduction", str(reduction), ("mean", "sum", "none"))
         self.denominator = denominator
         self.reduction = reduction
-        self.ignore_index = ignore_index
+        self.ignore_index = checks.integer("ignore_index", ignore_index)
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", _class_weights(class_weights), persistent=False)
 
@@ -68,7 +76,7 @@ class WeightedLoss(nn.Module, ABC):
         Parameters
         ----------
         logits : Tensor, shape (N, K)
-            Class scores, K >= 2.
+            Class scores, K >= 2; -inf where a class is masked.
         target : Tensor of integers, shape (N,)
             Classes, or ``ignore_index``.
         weight : Tensor, shape (N,), optional
@@ -83,28 +91,53 @@ class WeightedLoss(nn.Module, ABC):
         ------
         InvalidArgumentError
             For shapes or types that do not fit, and, on the CPU (elsewhere a look would stall the device), for
-            targets outside [0, K) and negative or non-finite weights.
+            targets outside [0, K) or on masked classes, and negative or non-finite weights.
+        NonFiniteError
+            On the CPU of a single process: a row that counts has a logit that is NaN or +inf, masks all classes, or has
+            a loss beyond the range of its dtype.
         """
         target, weight = self._checked(logits, target, weight)
         with torch.autocast(logits.device.type, enabled=False):
-            scores = logits if logits.dtype == torch.float64 else logits.float()
             kept = target != self.ignore_index
-            # Replaced before, not masked after: what an ignored row holds, NaN too, must not reach a gradient.
-            scores = torch.where(kept[:, None], scores, torch.zeros_like(scores))
             target = torch.where(kept, target, torch.zeros_like(target))
-            weights = kept.to(scores.dtype)
+            weights = kept.to(torch.promote_types(logits.dtype, torch.float32))
             if weight is not None:
-                weights = torch.where(kept, weight.to(scores.dtype), torch.zeros_like(weights))
+                weights = torch.where(kept, weight.to(weights.dtype), torch.zeros_like(weights))
             if self.class_weights is not None:
-                weights = weights * self.class_weights.to(scores)[target]
+                weights = weights * self.class_weights.to(weights)[target]
+            scores = self._scores(logits, target, weights > 0)
             weighted = weights * self.values(scores, target)
+            total = weighted.sum()
+            if can_raise(total) and not bool(total.isfinite()):
+                raise self._overflow(weighted.detach())
             if self.reduction == "none":
                 return weighted
-            total = weighted.sum()
             if self.reduction == "sum":
                 return total
             below = weights.sum() if self.denominator == "weights" else kept.sum().to(scores.dtype)
             return total / torch.where(below > 0, below, torch.ones_like(below))
+
+    def _scores(self, logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
+        """Logits of at least float32, minus infinity where a class is masked.
+
+        Rows that do not count are replaced before the loss, not masked after it: what they hold, NaN too, must not
+        reach a gradient.
+        """
+        name = type(self).__name__
+        read = masked_logits(wide(logits), counted, logits.dtype, name)
+        if read.masked is not None:
+            check_target(read.masked.gather(1, target[:, None])[:, 0] & counted, name)
+        if readable(logits) and bool(counted.all()):
+            return read.logits
+        return torch.where(counted[:, None], read.logits, torch.zeros_like(read.logits))
+
+    def _overflow(self, weighted: Tensor) -> NonFiniteError:
+        broken = ~weighted.isfinite()
+        row = int(broken.long().argmax())
+        what = f"the loss of row {row} is {float(weighted[row])}"
+        return NonFiniteError(
+            f"{type(self).__name__}: {what if bool(broken.any()) else 'the sum of all losses overflows'}"
+        )
 
     def _checked(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if logits.ndim != 2 or logits.shape[1] < 2 or not logits.is_floating_point():
@@ -117,14 +150,15 @@ class WeightedLoss(nn.Module, ABC):
             raise InvalidArgumentError(
                 f"{len(self.class_weights)} class weights do not fit logits of {classes} classes"
             )
-        if target.shape != (rows,) or target.is_floating_point() or target.is_complex():
+        if target.shape != (rows,) or target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+            hint = "; convert class indices with .long()" if target.shape == (rows,) else ""
             raise InvalidArgumentError(
-                f"target must be integers of shape ({rows},), got {tuple(target.shape)} of {target.dtype}"
+                f"target must be integers of shape ({rows},), got {tuple(target.shape)} of {target.dtype}{hint}"
             )
         if weight is not None and weight.shape != (rows,):
             raise InvalidArgumentError(f"weight must have shape ({rows},), got {tuple(weight.shape)}")
         target = target.long()
-        if logits.device.type == "cpu" and not torch.compiler.is_compiling():
+        if readable(logits):
             bad = ((target < 0) | (target >= classes)) & (target != self.ignore_index)
             if bool(bad.any()):
                 raise InvalidArgumentError(
@@ -156,8 +190,7 @@ class CrossEntropyLoss(WeightedLoss):
 def _class_weights(weights: Counts | None) -> Tensor | None:
     if weights is None:
         return None
-    values = torch.as_tensor(weights).detach().clone()
-    values = values if values.is_floating_point() else values.float()
+    values = wide(torch.as_tensor(weights).detach().clone())
     if values.ndim != 1 or not bool(((values >= 0) & torch.isfinite(values)).all()):
         raise InvalidArgumentError(
             f"class_weights must be finite and not negative, of shape (K,), got {values.tolist()}"

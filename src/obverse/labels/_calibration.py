@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .._core import checks
 from ..errors import InvalidArgumentError, UnknownNameError
-from . import _checks as checks
 from ._cells import Cells
 from ._streaming import Accumulator, Predictions, StreamingMetric, Sums
 
@@ -53,7 +53,7 @@ class CalibrationError(StreamingMetric):
         ``sum_b n_b/N |gap_b|`` (the expected calibration error), the root of ``sum_b n_b/N gap_b^2``, or the largest
         gap of all bins (the maximum calibration error), where ``gap_b`` is accuracy minus confidence.
     num_classes : int, optional
-        K, needed for "class-wise".
+        K, needed for "class-wise"; predictions of another number of classes are refused.
     resolution : int, optional
         For "adaptive": count in so many cells of equal width instead of keeping every distinct score. By default scores
         are kept and the result is exact.
@@ -97,10 +97,10 @@ class CalibrationError(StreamingMetric):
             if given not in known:
                 raise UnknownNameError(f"{what} of calibration error", str(given), known)
         self.bins = checks.count("bins", bins)
-        if kind == "class-wise":
-            if num_classes is None:
-                raise InvalidArgumentError('kind="class-wise" needs num_classes')
-            checks.classes(num_classes)
+        if kind == "class-wise" and num_classes is None:
+            raise InvalidArgumentError('kind="class-wise" needs num_classes')
+        if num_classes is not None:
+            checks.count("num_classes", num_classes, 2)
         if resolution is not None and (binning != "adaptive" or checks.count("resolution", resolution) < bins):
             raise InvalidArgumentError(
                 f'resolution is for binning="adaptive" and at least bins={bins}, got {resolution} and {binning!r}'
@@ -109,7 +109,7 @@ class CalibrationError(StreamingMetric):
         self.resolution = resolution
         groups = (num_classes or 1) if kind == "class-wise" else 1
         is_exact = binning == "adaptive" and resolution is None
-        accumulator: Accumulator = Cells() if is_exact else Sums((groups, resolution or bins, 3))
+        accumulator: Accumulator = Cells(groups) if is_exact else Sums((groups, resolution or bins, 3))
         super().__init__(accumulator, inputs, ignore_index)
         self._groups = groups
 
@@ -117,14 +117,15 @@ class CalibrationError(StreamingMetric):
         return self.bins, self.kind, self.binning, self._groups, self.resolution
 
     def _count(self, predictions: Predictions) -> None:
+        classes = predictions.scores.shape[1]
+        if self.num_classes is not None and classes != self.num_classes:
+            raise InvalidArgumentError(f"this metric is for {self.num_classes} classes, got {classes}")
         if self.kind == "top-label":
             scores, answers = predictions.p.max(1)
             hits = predictions.right(answers)
             groups = torch.zeros_like(answers)
         else:
             p = predictions.p
-            if p.shape[1] != self.num_classes:
-                raise InvalidArgumentError(f"this metric is for {self.num_classes} classes, got {p.shape[1]}")
             groups = torch.arange(p.shape[1], device=p.device).repeat(len(p))
             scores, hits = p.reshape(-1), predictions.target().reshape(-1)
         scores = scores.clamp(max=1.0)

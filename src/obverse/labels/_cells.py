@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ._distributed import is_parallel, rows_of_all
+from .._core.distributed import is_parallel
+from ._distributed import rows_of_all
 from ._streaming import Accumulator
 
 __all__ = ["Cells"]
@@ -16,6 +17,11 @@ _PENDING = 65_536
 class Cells(Accumulator):
     """A table of (M, 4): score, group, count and hits, in the order of group and score, without duplicates.
 
+    Parameters
+    ----------
+    groups : int
+        Number of groups; their numbers are below it.
+
     Notes
     -----
     32 bytes for each distinct score of a group; nothing is rounded, so that tables can be merged in any order.
@@ -23,7 +29,8 @@ class Cells(Accumulator):
 
     _takes_any_length = True
 
-    def __init__(self) -> None:
+    def __init__(self, groups: int) -> None:
+        self.groups = groups
         super().__init__((0, 4))
 
     def reset(self) -> None:
@@ -75,6 +82,12 @@ class Cells(Accumulator):
             return part
         return rows_of_all(part)[0]
 
-    def _load(self, name: str, key: str, value: torch.Tensor, errors: list[str]) -> None:
-        super()._load(name, key, value, errors)
+    def _problems(self, given: dict[str, torch.Tensor]) -> list[str]:
+        found = super()._problems(given)
+        if not found and any(len(value) and float(value[:, 1].max()) >= self.groups for value in given.values()):
+            found.append(f"total has rows of more than {self.groups} groups: it is of a metric of another kind")
+        return found
+
+    def _load(self, name: str, value: torch.Tensor) -> None:
+        super()._load(name, value)
         self._pending = []

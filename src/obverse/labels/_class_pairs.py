@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import Sampler
 
+from .._core import checks
+from .._core.random import Seed, seed_number
 from ..errors import InvalidArgumentError
-from . import _checks as checks
 
 __all__ = ["ClassPairSampler"]
 
@@ -22,8 +23,8 @@ class ClassPairSampler(Sampler[list[int]]):
         (N,) class of each sample.
     batch_size : int
         Even; sample ``i`` of the first half has its partner at ``i + len(batch) / 2``.
-    seed : int
-        Epochs draw from the seed and their number.
+    seed : int, torch.Generator or numpy.random.Generator
+        A generator contributes only its initial seed. Epochs draw from the seed and their number.
     drop_last : bool
         Whether to leave out a last batch that is not full.
     num_processes, process : int
@@ -41,7 +42,7 @@ class ClassPairSampler(Sampler[list[int]]):
         labels: torch.Tensor | Sequence[int],
         batch_size: int,
         *,
-        seed: int = 0,
+        seed: Seed = 0,
         drop_last: bool = False,
         num_processes: int = 1,
         process: int = 0,
@@ -52,7 +53,7 @@ class ClassPairSampler(Sampler[list[int]]):
         if checks.count("batch_size", batch_size, 2) % 2:
             raise InvalidArgumentError(f"batch_size must be even, half of it are partners, got {batch_size}")
         self.batch_size = batch_size
-        self.seed = checks.count("seed", seed, 0)
+        self.seed = seed_number(seed)
         self.drop_last = bool(drop_last)
         self.num_processes = checks.count("num_processes", num_processes)
         self.process = checks.count("process", process, 0)

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from . import _checks as checks
+from .._core import checks
 from ._criterion import Given, LabelCriterion
-from ._rows import Rows
+from ._rows import Rows, divergence
 
 __all__ = ["ClassWiseSelfDistillation"]
 
@@ -50,12 +50,14 @@ class ClassWiseSelfDistillation(LabelCriterion):
             return values
         log_p = (rows.logits / self.temperature).log_softmax(1)
         if given.pair_logits is not None:
-            log_t = (given.pair_logits.detach().to(log_p.dtype) / self.temperature).log_softmax(1)
+            log_t = rows.without_masked(given.pair_logits.detach().to(log_p.dtype) / self.temperature).log_softmax(1)
         else:
             log_t = log_p.detach()[_next_of_class(rows)]
+            if rows.masked is not None:
+                log_t = rows.without_masked(log_t).log_softmax(1)
+        is_bounded = rows.is_bounded and given.pair_logits is None
         # A row that is its own partner has a divergence of zero, and a gradient of zero.
-        divergence = (log_t.exp() * (log_t - log_p)).sum(1)
-        return values + self.strength * self.temperature**2 * rows.weigh(divergence)
+        return values + self.strength * self.temperature**2 * rows.weigh(divergence(log_t, log_p, is_bounded))
 
     def extra_repr(self) -> str:
         """Strength, temperature and the options of the base."""

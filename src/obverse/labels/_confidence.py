@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from . import _checks as checks
+from .._core import checks
 from ._criterion import Given, LabelCriterion
 from ._rows import Rows
 
@@ -39,7 +39,7 @@ class ConfidencePenalty(LabelCriterion):
         self.threshold = None if threshold is None else checks.nonnegative("threshold", threshold)
 
     def _values(self, rows: Rows, given: Given) -> torch.Tensor:
-        negative_entropy = (rows.log_p.exp() * rows.log_p).sum(1)
+        negative_entropy = rows.times_log_p(rows.log_p.exp()).sum(1)
         if self.threshold is not None:
             negative_entropy = (self.threshold + negative_entropy).clamp(min=0.0)
         return rows.cross_entropy() + self.strength * rows.weigh(negative_entropy)

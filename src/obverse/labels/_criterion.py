@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 import torch
 
+from .._core import checks
 from ..errors import InvalidArgumentError
-from . import _checks as checks
 from ._rows import Rows, as_rows, flat
 from ._state import StatefulModule
 
@@ -54,9 +54,11 @@ class LabelCriterion(StatefulModule):
     -----
     ``criterion(logits, target, index=None, features=None, pair_logits=None)`` is the same call for every criterion:
 
-    * ``logits``: (N, K) or (N, K, ...). Half precision is computed in float32, also under autocast.
-    * ``target``: class indices (N, ...), or probabilities shaped like the logits. A row of probabilities without any
-      mass is ignored.
+    * ``logits``: (N, K) or (N, K, ...), K at least 2. Half precision is computed in float32, also under autocast.
+      A logit of -inf, or the most negative finite number of its dtype, masks a class: value and gradients are then
+      those without its column, whatever share of a built target (uniform, learned, remembered) the class had.
+    * ``target``: class indices (N, ...), or probabilities shaped like the logits, whose rows sum to one. A row of
+      probabilities without any mass is ignored; ``ignore_index`` is for class indices only.
     * ``index``: ids of samples, shaped like class indices; ``features``: (N, m) or (N, m, ...); ``pair_logits``:
       shaped like the logits. A criterion without need of them checks their shapes and makes no use of them.
 
@@ -93,12 +95,8 @@ class LabelCriterion(StatefulModule):
         reduction: str = "mean",
     ) -> None:
         super().__init__()
-        if reduction not in _REDUCTIONS:
-            raise InvalidArgumentError(f"reduction must be one of {', '.join(_REDUCTIONS)}, got {reduction!r}")
-        if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
-            raise InvalidArgumentError(f"ignore_index must be an integer, got {ignore_index!r}")
-        self.ignore_index = ignore_index
-        self.reduction = reduction
+        self.reduction = checks.choice("reduction", reduction, _REDUCTIONS)
+        self.ignore_index = checks.integer("ignore_index", ignore_index)
         self.register_buffer("weight", _class_weights(weight), persistent=False)
 
     def forward(
@@ -115,7 +113,11 @@ class LabelCriterion(StatefulModule):
         Raises
         ------
         InvalidArgumentError
-            Shapes or types that do not fit, or a criterion in training without what it needs.
+            Shapes or types that do not fit, or a criterion in training without what it needs. On the CPU also a class
+            out of range, a masked target, and target probabilities that are negative, NaN or do not sum to one.
+        NonFiniteError
+            On the CPU of a single process: a row that counts has a logit that is NaN or +inf, masks all classes, or has
+            a loss beyond the range of its dtype.
         """
         with _full_precision(logits):
             rows = as_rows(logits, target, self.weight, self.ignore_index, type(self).__name__)
@@ -124,8 +126,8 @@ class LabelCriterion(StatefulModule):
                     f"{type(self).__name__} was made for {self.num_classes} classes, the logits have "
                     f"{rows.logits.shape[1]}"
                 )
-            given = self._check_given(logits, index, features, pair_logits)
-            return rows.reduce(self._values(rows, given), self.reduction)
+            given = self._check_given(rows, logits, index, features, pair_logits)
+            return rows.reduce(self._values(rows, given), self.reduction, type(self).__name__)
 
     @abstractmethod
     def _values(self, rows: Rows, given: Given) -> torch.Tensor:
@@ -169,6 +171,7 @@ class LabelCriterion(StatefulModule):
 
     def _check_given(
         self,
+        rows: Rows,
         logits: torch.Tensor,
         index: torch.Tensor | None,
         features: torch.Tensor | None,
@@ -180,8 +183,8 @@ class LabelCriterion(StatefulModule):
         else:
             given = Given(
                 None if index is None else _ids(index, shape, logits.device),
-                None if features is None else _features(features, logits),
-                None if pair_logits is None else _pairs(pair_logits, logits),
+                None if features is None else rows.only_kept(_features(features, logits)),
+                None if pair_logits is None else rows.only_kept(_pairs(pair_logits, logits)),
             )
         if self.training:
             for needed, got, what in (
@@ -235,7 +238,7 @@ def _features(features: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
             f"features must be floating-point (N, m) or (N, m, ...) for logits {tuple(logits.shape)}, got "
             f"{features.dtype} of shape {tuple(features.shape)}"
         )
-    return _widened(flat(features), logits)
+    return _as_wide(flat(features), logits)
 
 
 def _pairs(pair_logits: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
@@ -244,10 +247,11 @@ def _pairs(pair_logits: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
             f"pair_logits must be floating-point and shaped like the logits {tuple(logits.shape)}, got "
             f"{pair_logits.dtype} of shape {tuple(pair_logits.shape)}"
         )
-    return _widened(flat(pair_logits), logits)
+    return _as_wide(flat(pair_logits), logits)
 
 
-def _widened(rows: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+def _as_wide(rows: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Rows in the dtype in which these logits are computed."""
     return rows.to(torch.promote_types(logits.dtype, torch.float32))
 
 

@@ -1,4 +1,4 @@
-"""What criteria do across data-parallel processes: sum statistics, share rows, average gradients of their parameters.
+"""Shares rows and averages gradients over the processes of a data-parallel run, on top of `obverse._core.distributed`.
 
 Each function is the identity in a single process. In several, each is a collective: every process calls it, once per
 training step, as `torch.nn.parallel.DistributedDataParallel` asks of the forward pass anyway.
@@ -11,29 +11,9 @@ from typing import Any
 import torch
 from torch import distributed
 
-__all__ = ["add_over_processes", "is_parallel", "process", "processes", "rows_of_all", "shared"]
+from .._core.distributed import average, is_parallel, world_size
 
-
-def is_parallel() -> bool:
-    """Whether there is more than one process."""
-    return processes() > 1
-
-
-def processes() -> int:
-    """How many processes there are."""
-    return distributed.get_world_size() if _is_initialized() else 1
-
-
-def process() -> int:
-    """Number of this process."""
-    return distributed.get_rank() if _is_initialized() else 0
-
-
-def add_over_processes(*tensors: torch.Tensor) -> None:
-    """Put the sum over all processes in the place of each tensor."""
-    if is_parallel():
-        for tensor in tensors:
-            distributed.all_reduce(tensor)
+__all__ = ["rows_of_all", "shared"]
 
 
 def rows_of_all(*tensors: torch.Tensor) -> list[torch.Tensor]:
@@ -48,7 +28,7 @@ def rows_of_all(*tensors: torch.Tensor) -> list[torch.Tensor]:
     if not is_parallel():
         return list(tensors)
     own = torch.tensor([len(tensors[0])], device=tensors[0].device)
-    counts = [torch.empty_like(own) for _ in range(processes())]
+    counts = [torch.empty_like(own) for _ in range(world_size())]
     distributed.all_gather(counts, own)
     lengths = [int(count) for count in counts]
     return [_gathered(tensor, lengths) for tensor in tensors]
@@ -72,8 +52,8 @@ class _Shared(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         mean = gradients[0].contiguous().clone()
-        distributed.all_reduce(mean)
-        return mean.div_(processes())
+        average(mean)
+        return mean
 
 
 def shared(tensor: torch.Tensor) -> torch.Tensor:
@@ -86,7 +66,3 @@ def shared(tensor: torch.Tensor) -> torch.Tensor:
         return tensor
     result: torch.Tensor = _Shared.apply(tensor)  # type: ignore[no-untyped-call]
     return result
-
-
-def _is_initialized() -> bool:
-    return distributed.is_available() and distributed.is_initialized()

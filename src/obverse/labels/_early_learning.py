@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from . import _checks as checks
+from .._core import checks
 from ._criterion import Given, LabelCriterion
 from ._rows import Rows
 from ._sample_memory import SampleMemory
@@ -58,9 +58,9 @@ class EarlyLearningRegularization(LabelCriterion):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.num_classes = checks.classes(num_classes)
+        self.num_classes = checks.count("num_classes", num_classes, 2)
         self.strength = checks.nonnegative("strength", strength)
-        self.momentum = checks.fraction("momentum", momentum, below_one=True)
+        self.momentum = checks.fraction("momentum", momentum, one=False)
         self.memory = SampleMemory(num_classes, num_samples, top, spread=False)
 
     def _values(self, rows: Rows, given: Given) -> torch.Tensor:

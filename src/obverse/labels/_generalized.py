@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from .._core import checks
 from ..errors import InvalidArgumentError
-from . import _checks as checks
 from ._criterion import Given, LabelCriterion
 from ._distributed import rows_of_all
 from ._rows import Rows
@@ -62,7 +62,7 @@ class GeneralizedCrossEntropy(LabelCriterion):
         self.q = checks.fraction("q", q)
         if self.q == 0.0:
             raise InvalidArgumentError("q must be in (0, 1], got 0; that limit is CrossEntropy")
-        self.truncation = None if truncation is None else checks.fraction("truncation", truncation, below_one=True)
+        self.truncation = None if truncation is None else checks.fraction("truncation", truncation, one=False)
         if self.truncation == 0.0:
             raise InvalidArgumentError("truncation must be in (0, 1) or None, got 0")
         self.warmup_epochs = checks.count("warmup_epochs", warmup_epochs, 0)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from .._core import checks
+from .._core.arrays import wide
+from .._core.logits import check_probabilities
+from .._core.random import Seed, torch_generator
 from ..errors import InvalidArgumentError
-from . import _checks as checks
-from ._rows import as_probabilities
+from ._rows import as_probabilities, flat
 
 __all__ = ["cutmix", "mixup"]
 
@@ -20,7 +23,7 @@ def mixup(
     num_classes: int | None = None,
     per_sample: bool = False,
     ignore_index: int = -100,
-    generator: torch.Generator | None = None,
+    generator: Seed | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Samples blended with random others: ``lambda x_i + (1 - lambda) x_j``, and targets likewise.
 
@@ -38,8 +41,8 @@ def mixup(
         One ``lambda`` for each sample rather than for the batch.
     ignore_index : int
         Class index of positions that do not count.
-    generator : torch.Generator, optional
-        What is drawn from; by default torch's own on the CPU.
+    generator : torch.Generator, numpy.random.Generator or int, optional
+        Source of the draws; by default torch's own on the CPU. An integer gives the same draws in every call.
 
     Returns
     -------
@@ -61,10 +64,13 @@ def mixup(
     Source: Zhang et al. (2018), with partners by a random permutation as in its code.
     """
     probabilities = _checked(inputs, target, num_classes, ignore_index)
-    shares = _shares(alpha, len(inputs), per_sample, generator).to(inputs.device)
-    partner = torch.randperm(len(inputs), generator=generator, device=_device(generator)).to(inputs.device)
+    source = None if generator is None else torch_generator(generator, "generator")
+    shares = _shares(alpha, len(inputs), per_sample, source).to(inputs.device)
+    partner = torch.randperm(len(inputs), generator=source, device=_device(source)).to(inputs.device)
     own = _along(shares, inputs)
     mixed = own * inputs + (1.0 - own) * inputs[partner]
+    # A share of exactly one or zero takes all of one input, also where the other one is infinite.
+    mixed = torch.where(own == 1.0, inputs, torch.where(own == 0.0, inputs[partner], mixed))
     return mixed, _blend(probabilities, partner, _along(shares, probabilities))
 
 
@@ -77,7 +83,7 @@ def cutmix(
     per_sample: bool = False,
     correct_share: bool = True,
     ignore_index: int = -100,
-    generator: torch.Generator | None = None,
+    generator: Seed | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Samples with a box of random others pasted in, and targets mixed by the area of the box.
 
@@ -98,8 +104,8 @@ def cutmix(
         Mix labels by the area of the box that is inside; else by the share that was drawn.
     ignore_index : int
         Class index of positions that do not count.
-    generator : torch.Generator, optional
-        What is drawn from; by default torch's own on the CPU.
+    generator : torch.Generator, numpy.random.Generator or int, optional
+        Source of the draws; by default torch's own on the CPU. An integer gives the same draws in every call.
 
     Returns
     -------
@@ -117,6 +123,7 @@ def cutmix(
     Clipping at the border makes the kept share larger than ``lambda`` on average. Source: Yun et al. (2019).
     """
     probabilities = _checked(inputs, target, num_classes, ignore_index)
+    source = None if generator is None else torch_generator(generator, "generator")
     if inputs.dim() < 3:
         raise InvalidArgumentError(f"boxes need inputs (N, C, ...) with spatial axes, got shape {tuple(inputs.shape)}")
     places = inputs.shape[2:]
@@ -125,9 +132,9 @@ def cutmix(
         raise InvalidArgumentError(
             f"targets by position must have the positions {tuple(places)} of the inputs, got {tuple(target.shape)}"
         )
-    shares = _shares(alpha, len(inputs), per_sample, generator)
-    boxes = _boxes(shares, places, per_sample, generator).to(inputs.device)
-    partner = torch.randperm(len(inputs), generator=generator, device=_device(generator)).to(inputs.device)
+    shares = _shares(alpha, len(inputs), per_sample, source)
+    boxes = _boxes(shares, places, per_sample, source).to(inputs.device)
+    partner = torch.randperm(len(inputs), generator=source, device=_device(source)).to(inputs.device)
     mixed = torch.where(boxes, inputs[partner], inputs)
     if is_dense:
         return mixed, torch.where(boxes, probabilities[partner], probabilities)
@@ -151,12 +158,13 @@ def _checked(inputs: torch.Tensor, target: torch.Tensor, num_classes: int | None
                 f"probability targets must be (N, K) or (N, K, ...), got shape {tuple(target.shape)}"
                 + ("" if num_classes is None else f" for {num_classes} classes")
             )
-        return target.to(torch.promote_types(target.dtype, torch.float32))
+        check_probabilities(flat(target), target.dtype, "mixing")
+        return wide(target)
     if target.dtype == torch.bool or target.is_complex():
         raise InvalidArgumentError(f"targets must be class indices or probabilities, got {target.dtype}")
     if num_classes is None:
         raise InvalidArgumentError("class indices need num_classes to become probabilities")
-    return as_probabilities(target, checks.classes(num_classes), ignore_index, inputs.dtype)
+    return as_probabilities(target, checks.count("num_classes", num_classes, 2), ignore_index, inputs.dtype)
 
 
 def _device(generator: torch.Generator | None) -> torch.device:

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
+from .._core import checks
+from .._core.distributed import add, is_parallel
 from ..errors import UnknownNameError
-from . import _checks as checks
 from ._criterion import Given, LabelCriterion
-from ._distributed import add_over_processes, is_parallel
 from ._rows import Rows
 
 __all__ = ["OnlineLabelSmoothing"]
@@ -67,7 +67,7 @@ class OnlineLabelSmoothing(LabelCriterion):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.num_classes = checks.classes(num_classes)
+        self.num_classes = checks.count("num_classes", num_classes, 2)
         self.hard_share = checks.fraction("hard_share", hard_share)
         for kind, given, known in (("start", start, _STARTS), ("fallback", fallback, _FALLBACKS)):
             if given not in known:
@@ -105,7 +105,7 @@ class OnlineLabelSmoothing(LabelCriterion):
         if not is_parallel():
             return
         answers, correct = self._unshared or (torch.zeros_like(self.answers), torch.zeros_like(self.correct))
-        add_over_processes(answers, correct)
+        add(answers, correct)
         self.answers += answers
         self.correct += correct
         self._unshared = None

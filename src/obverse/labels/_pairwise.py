@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .._core import checks
+from .._core.distributed import rank
+from .._core.random import Seed, seed_number
 from ..errors import InvalidArgumentError, UnknownNameError
-from . import _checks as checks
 from ._criterion import Given, LabelCriterion
-from ._distributed import process, shared
+from ._distributed import shared
 from ._rows import Rows, as_probabilities
 
 __all__ = ["PairwiseLabelSmoothing"]
@@ -33,8 +35,9 @@ class PairwiseLabelSmoothing(LabelCriterion):
         leaves about one sample with itself.
     alternate : bool
         Whether `prepare` leaves every other batch as it is, beginning with the first; else all are midpoints.
-    seed : int
-        Of the permutations, which follow from it, the process and the number of the batch.
+    seed : int, torch.Generator or numpy.random.Generator
+        Seed of the permutations, which follow from it, the process and the number of the batch. A generator contributes
+        only its initial seed.
     **options
         ``weight``, ``ignore_index``, ``reduction`` of `LabelCriterion`.
 
@@ -68,18 +71,18 @@ class PairwiseLabelSmoothing(LabelCriterion):
         *,
         pairs: str = "roll",
         alternate: bool = True,
-        seed: int = 0,
+        seed: Seed = 0,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.num_classes = checks.classes(num_classes)
+        self.num_classes = checks.count("num_classes", num_classes, 2)
         self.needs_features = num_features is not None
         width = num_classes if num_features is None else checks.count("num_features", num_features)
         if pairs not in _PAIRS:
             raise UnknownNameError("pairs", str(pairs), _PAIRS)
         self.pairs = pairs
         self.alternate = bool(alternate)
-        self.seed = checks.count("seed", seed, 0)
+        self.seed = seed_number(seed)
         self.batches = 0
         self.head = nn.Parameter(torch.zeros(num_classes, width))
 
@@ -119,7 +122,7 @@ class PairwiseLabelSmoothing(LabelCriterion):
     def _partners(self, count: int, number: int, device: torch.device) -> torch.Tensor:
         if self.pairs == "roll":
             return torch.arange(-1, count - 1, device=device).remainder_(max(count, 1))
-        mixed = (self.seed * 1_000_003 + process()) * 1_000_003 + number
+        mixed = (self.seed * 1_000_003 + rank()) * 1_000_003 + number
         generator = torch.Generator().manual_seed(mixed % 2**63)
         return torch.randperm(count, generator=generator).to(device)
 
@@ -131,12 +134,15 @@ class PairwiseLabelSmoothing(LabelCriterion):
     def _values(self, rows: Rows, given: Given) -> torch.Tensor:
         if not self.training:
             return rows.cross_entropy()
-        features = rows.logits if not self.needs_features else given.features
+        features = given.features
+        if not self.needs_features:
+            features = rows.logits if rows.masked is None else rows.logits.masked_fill(rows.masked, 0.0)
         assert features is not None
         if features.shape[1] != self.head.shape[1]:
             raise InvalidArgumentError(f"features must have width {self.head.shape[1]}, got {features.shape[1]}")
         head = shared(self.head) if self.is_learning else self.head
-        smoothing = F.linear(features.to(rows.logits.dtype), head.to(rows.logits.dtype)).sigmoid().softmax(1)
+        bounded = F.linear(features.to(rows.logits.dtype), head.to(rows.logits.dtype)).sigmoid()
+        smoothing = rows.without_masked(bounded).softmax(1)
         return 0.5 * rows.cross_entropy() + 0.5 * rows.against(smoothing)
 
     def extra_repr(self) -> str:

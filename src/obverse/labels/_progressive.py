@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from . import _checks as checks
+from .._core import checks
 from ._criterion import Given, LabelCriterion
 from ._rows import Rows
 from ._sample_memory import SampleMemory
@@ -55,7 +55,7 @@ class ProgressiveSelfDistillation(LabelCriterion):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.num_classes = checks.classes(num_classes)
+        self.num_classes = checks.count("num_classes", num_classes, 2)
         self.epochs = checks.count("epochs", epochs)
         self.final_share = checks.fraction("final_share", final_share)
         self.finished_epochs = 0
@@ -73,12 +73,12 @@ class ProgressiveSelfDistillation(LabelCriterion):
     def _values(self, rows: Rows, given: Given) -> torch.Tensor:
         if not self.training or given.index is None:
             return rows.cross_entropy()
-        earlier, seen = self.memory.read(given.index, rows.logits.dtype)
+        earlier, seen = self.memory.read(given.index, rows.logits.dtype, rows.masked)
         if self.is_learning:
             self.memory.write(given.index[rows.kept], rows.log_p.detach()[rows.kept].exp())
         a = self.share
         plain = rows.cross_entropy()
-        return torch.where(seen, (1.0 - a) * plain + a * rows.against(earlier), plain)
+        return torch.where(seen, (1.0 - a) * plain + a * rows.against(rows.restricted(earlier)), plain)
 
     def extra_repr(self) -> str:
         """Schedule and the options of the base."""

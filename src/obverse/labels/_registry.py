@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from .._core import checks
 from ..errors import InvalidArgumentError, UnknownNameError
-from . import _checks as checks
 from ._adaptive import AdaptiveLabelRegularization
 from ._bootstrapping import Bootstrapping
 from ._class_wise import ClassWiseSelfDistillation
@@ -66,7 +66,7 @@ def label_criterion(name: str, num_classes: int, **options: Any) -> LabelCriteri
     key = "cross-entropy" if name == "none" else name
     if key not in _CATALOGUE:
         raise UnknownNameError("label criterion", str(name), ["none", *_CATALOGUE])
-    checks.classes(num_classes)
+    checks.count("num_classes", num_classes, 2)
     cls = _CATALOGUE[key]
     own = list(inspect.signature(cls.__init__).parameters)[1:]
     base = list(inspect.signature(LabelCriterion.__init__).parameters)[1:]
@@ -74,6 +74,9 @@ def label_criterion(name: str, num_classes: int, **options: Any) -> LabelCriteri
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise InvalidArgumentError(f"{key!r} has no option {', '.join(unknown)}; it takes {', '.join(known)}")
+    weight = options.get("weight")
+    if weight is not None and hasattr(weight, "__len__") and len(weight) != num_classes:
+        raise InvalidArgumentError(f"weight must have one entry for each of {num_classes} classes, got {len(weight)}")
     if "num_classes" in own:
         options = {"num_classes": num_classes, **options}
     return cls(**options)

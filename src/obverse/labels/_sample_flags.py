@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from . import _checks as checks
+from .._core import checks
 from ._sample_ids import missing_rows
 from ._state import StatefulModule
 

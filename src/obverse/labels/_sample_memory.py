@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from . import _checks as checks
+from .._core import checks
 from ._distributed import rows_of_all
 from ._sample_ids import missing_rows
 from ._state import StatefulModule
@@ -51,20 +51,37 @@ class SampleMemory(StatefulModule):
         self.values = torch.full((rows, width), -1.0, dtype=torch.float32 if self.top is None else torch.float16)
         self.classes = torch.zeros(rows, 0 if self.top is None else width, dtype=number)
 
-    def read(self, ids: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        """Distributions (R, K), zero where never seen, and (R,) whether they were seen."""
+    def read(
+        self, ids: torch.Tensor, dtype: torch.dtype, masked: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Distributions (R, K), zero where never seen, and (R,) whether they were seen.
+
+        Parameters
+        ----------
+        ids : torch.Tensor
+            (R,)
+        dtype : torch.dtype
+            Type of the distributions.
+        masked : torch.Tensor, optional
+            (R, K) booleans: classes among which no mass is spread.
+        """
         self._make_room(ids)
         values = self.values[ids].to(dtype)
         seen = values[:, 0] >= 0
         values = torch.where(seen[:, None], values, 0.0)
         if self.top is None:
             return values, seen
+        classes = self.classes[ids].long()
         rest = torch.zeros(len(ids), 1, dtype=dtype, device=values.device)
         if self.spread:
-            rest = ((1.0 - values.sum(1, keepdim=True)) / (self.num_classes - self.top)).clamp(min=0.0)
+            rest = (1.0 - values.sum(1, keepdim=True)).clamp(min=0.0)
             rest = torch.where(seen[:, None], rest, 0.0)
-        dense = rest.repeat(1, self.num_classes)
-        return dense.scatter_(1, self.classes[ids].long(), values), seen
+        if masked is None:
+            dense = (rest / (self.num_classes - self.top)).repeat(1, self.num_classes)
+        else:
+            free = (~masked).to(dtype).scatter(1, classes, 0.0)
+            dense = rest * free / free.sum(1, keepdim=True).clamp(min=1.0)
+        return dense.scatter_(1, classes, values), seen
 
     def write(self, ids: torch.Tensor, distributions: torch.Tensor) -> None:
         """Remember distributions (R, K) under ids (R,), of all processes; of equal ids the last one stays."""
@@ -80,6 +97,19 @@ class SampleMemory(StatefulModule):
         self.values[ids] = kept
         if self.top is not None:
             self.classes[ids] = numbers
+
+    def _problems(self, given: dict[str, torch.Tensor]) -> list[str]:
+        found = super()._problems(given)
+        if found or len(given) < 2:
+            return found
+        values, classes = given["values"], given["classes"]
+        if len(values) != len(classes):
+            found.append(f"values has {len(values)} rows, classes has {len(classes)}")
+        elif classes.numel() and not 0 <= int(classes.min()) <= int(classes.max()) < self.num_classes:
+            found.append(f"classes has numbers outside [0, {self.num_classes - 1}]: it is of another number of classes")
+        elif self.num_samples is not None and len(values) > self.num_samples:
+            found.append(f"values has {len(values)} rows, this criterion was made for {self.num_samples} samples")
+        return found
 
     def _make_room(self, ids: torch.Tensor) -> None:
         """Check the ids and let the table grow to the largest one."""

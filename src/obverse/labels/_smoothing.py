@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from . import _checks as checks
+from .._core import checks
 from ._criterion import Given, LabelCriterion
 from ._rows import Rows
 
@@ -54,8 +54,11 @@ class LabelSmoothing(LabelCriterion):
 
     def _values(self, rows: Rows, given: Given) -> torch.Tensor:
         log_p = rows.log_p
-        uniform = -(log_p.mean(1) if rows.weight is None else log_p @ rows.weight / log_p.shape[1])
-        uniform = torch.where(rows.kept, uniform, 0.0)
+        if rows.masked is not None:
+            uniform = rows.against(rows.restricted(torch.full_like(log_p, 1.0 / log_p.shape[1])))
+        else:
+            uniform = -(log_p.mean(1) if rows.weight is None else log_p @ rows.weight / log_p.shape[1])
+            uniform = torch.where(rows.kept, uniform, 0.0)
         return (1.0 - self.smoothing) * rows.cross_entropy() + self.smoothing * uniform
 
     def extra_repr(self) -> str:

@@ -75,19 +75,34 @@ class StatefulModule(nn.Module):
         names = {prefix + name: name for name in (*self.state_tensors, *self.state_counters)}
         rest = {key: value for key, value in state_dict.items() if key not in names}
         super()._load_from_state_dict(rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
-        for key, name in names.items():
-            if key in state_dict:
-                self._load(name, key, state_dict[key], error_msgs)
-            elif strict:
-                missing_keys.append(key)
+        given = {name: state_dict[key] for key, name in names.items() if key in state_dict}
+        missing_keys += [key for key, name in names.items() if strict and name not in given]
+        problems = self._problems(given)
+        error_msgs += [f"{prefix}{problem}" for problem in problems]
+        if not problems:
+            for name, value in given.items():
+                self._load(name, value)
 
-    def _load(self, name: str, key: str, value: torch.Tensor, errors: list[str]) -> None:
+    def _problems(self, given: dict[str, torch.Tensor]) -> list[str]:
+        """Why a state cannot be loaded, one line each; nothing of it is loaded then."""
+        found = []
+        for name, value in given.items():
+            if name in self.state_counters:
+                if value.numel() != 1 or value.is_floating_point() or int(value) < 0:
+                    found.append(f"{name} must be a count of at least 0, got {value.tolist()}")
+                continue
+            current: torch.Tensor = getattr(self, name)
+            skipped = 1 if self._takes_any_length else 0
+            if value.dim() != current.dim() or value.shape[skipped:] != current.shape[skipped:]:
+                found.append(f"{name} has shape {tuple(value.shape)}, this criterion keeps {tuple(current.shape)}")
+            elif value.is_floating_point() and not bool(value.isfinite().all()):
+                found.append(f"{name} has entries that are NaN or infinite")
+        return found
+
+    def _load(self, name: str, value: torch.Tensor) -> None:
+        """Take a tensor or counter from a state without problems."""
         if name in self.state_counters:
             setattr(self, name, int(value))
             return
         current: torch.Tensor = getattr(self, name)
-        skipped = 1 if self._takes_any_length else 0
-        if value.dim() != current.dim() or value.shape[skipped:] != current.shape[skipped:]:
-            errors.append(f"{key} has shape {tuple(value.shape)}, this criterion keeps {tuple(current.shape)}")
-            return
         setattr(self, name, value.detach().to(device=current.device, dtype=current.dtype, copy=True))

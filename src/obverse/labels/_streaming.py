@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import Any, Self
 
 import torch
 from torch import nn
 
+from .._core import checks
+from .._core.distributed import add, is_parallel
+from .._core.logits import lowest, place
 from ..errors import InvalidArgumentError, UnknownNameError
-from ._distributed import add_over_processes, is_parallel
 from ._rows import Rows, as_rows
 from ._state import StatefulModule
 
@@ -93,8 +96,8 @@ class Accumulator(StatefulModule):
     def _saved(self, name: str) -> torch.Tensor:
         return self.value
 
-    def _load(self, name: str, key: str, value: torch.Tensor, errors: list[str]) -> None:
-        super()._load(name, key, value, errors)
+    def _load(self, name: str, value: torch.Tensor) -> None:
+        super()._load(name, value)
         self._unshared = None
 
 
@@ -106,7 +109,7 @@ class Sums(Accumulator):
 
     def _of_all(self, part: torch.Tensor) -> torch.Tensor:
         whole = part.clone()
-        add_over_processes(whole)
+        add(whole)
         return whole
 
 
@@ -175,9 +178,7 @@ class StreamingMetric(nn.Module):
         super().__init__()
         if inputs not in _INPUTS:
             raise UnknownNameError("kind of inputs", str(inputs), _INPUTS)
-        if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
-            raise InvalidArgumentError(f"ignore_index must be an integer, got {ignore_index!r}")
-        self.inputs, self.ignore_index = inputs, ignore_index
+        self.inputs, self.ignore_index = inputs, checks.integer("ignore_index", ignore_index)
         self.counted = accumulator
 
     @torch.no_grad()
@@ -194,7 +195,8 @@ class StreamingMetric(nn.Module):
         Raises
         ------
         InvalidArgumentError
-            Shapes or types that do not fit, logits that are NaN, or rows that are no probabilities.
+            Shapes or types that do not fit, logits that are NaN, +inf or -inf for every class, or rows that are no
+            probabilities.
         """
         self._count(self._predictions(predictions, target))
 
@@ -232,7 +234,8 @@ class StreamingMetric(nn.Module):
         return tuple(self.counted.shape)
 
     def _predictions(self, predictions: torch.Tensor, target: torch.Tensor) -> Predictions:
-        rows = as_rows(predictions, target, None, self.ignore_index, type(self).__name__)
+        name = type(self).__name__
+        rows = as_rows(predictions, target, None, self.ignore_index, name, is_loss=False)
         found = Predictions(rows, self.inputs == "logits")
         scores = found.scores
         if self.inputs == "probabilities":
@@ -240,11 +243,19 @@ class StreamingMetric(nn.Module):
             slack = 1e-3 if predictions.dtype in (torch.float32, torch.float64) else 2e-2
             if not bool(((scores >= 0).all(1) & ((scores.sum(1) - 1.0).abs() <= slack)).all()):
                 raise InvalidArgumentError(
-                    f"{type(self).__name__} was made for probabilities: rows must be at least 0 and sum to one; for "
-                    'logits construct it with inputs="logits"'
+                    f"{name} was made for probabilities: rows must be at least 0 and sum to one; for logits construct "
+                    'it with inputs="logits"'
                 )
-        elif bool(scores.isnan().any()):
-            raise InvalidArgumentError(f"{type(self).__name__} got logits that are NaN")
+            return found
+        masked = scores <= lowest(predictions.dtype)
+        broken = (scores.isnan() | (scores == math.inf)).any(1) | masked.all(1)
+        if bool(broken.any()):
+            row = int(rows.kept.nonzero()[broken][0])
+            raise InvalidArgumentError(
+                f"{name} got logits that are no prediction: those of row {place(row, rows.shape)} are NaN, +inf, or "
+                "-inf for every class"
+            )
+        found.scores = scores.masked_fill(masked, -math.inf)
         return found
 
     def extra_repr(self) -> str:

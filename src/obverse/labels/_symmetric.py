@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from .._core import checks
 from ..errors import InvalidArgumentError
-from . import _checks as checks
 from ._criterion import Given, LabelCriterion
 from ._rows import Rows
 

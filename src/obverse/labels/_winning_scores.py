@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .._core import checks
 from ..errors import InvalidArgumentError
-from . import _checks as checks
 from ._rows import flat
 from ._streaming import Predictions, StreamingMetric, Sums
 

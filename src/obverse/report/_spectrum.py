@@ -42,7 +42,7 @@ def plot_spectrum(summary: Mapping[str, Any], path: str | Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from ..dropout._spectrum_summary import swept_spectrum
+    from ..dropout.deep_linear import swept_spectrum
 
     keep, kept, relaxed = swept_spectrum(dict(summary))
     if not len(keep):

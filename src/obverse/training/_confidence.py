@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -19,10 +20,14 @@ _ROWS = 2048
 def confidence_record(trainer: Trainer) -> dict[str, Any]:
     """Calibration on the test split; the temperature is fitted on the validation split.
 
-    Every process computes the same.
+    Where the validation rows determine no temperature, such as few rows that are all right, ``temperature_is_bounded``
+    is true. Every process computes the same.
     """
     test, labels = _scores(trainer, trainer.data.test)
-    scaling = TemperatureScaling().fit(*_scores(trainer, trainer.data.validation))
+    with warnings.catch_warnings():
+        # The record says it, and the table and the page do.
+        warnings.filterwarnings("ignore", message="TemperatureScaling: the .* rows are", category=UserWarning)
+        scaling = TemperatureScaling().fit(*_scores(trainer, trainer.data.validation))
     error, scaled = CalibrationError(), CalibrationError()
     likelihood, scaled_likelihood, brier = NegativeLogLikelihood(), NegativeLogLikelihood(), BrierScore()
     winning = WinningScores()
@@ -37,6 +42,7 @@ def confidence_record(trainer: Trainer) -> dict[str, Any]:
         "brier_score": brier.compute(),
         "negative_log_likelihood": likelihood.compute(),
         "temperature": scaling.temperature,
+        "temperature_is_bounded": scaling.is_bounded,
         "scaled_calibration_error": scaled.compute(),
         "scaled_negative_log_likelihood": scaled_likelihood.compute(),
         "winning_scores": {group: found.mean for group, found in winning.compute().items() if found.count},

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..errors import InvalidArgumentError
+from ..errors import InvalidArgumentError, NonFiniteError
 from ..labels import label_criterion
 from ._recipe import Recipe
 from ._split import Data
@@ -107,7 +107,11 @@ class CriterionLoss:
             scores = forward(inputs).float()
         labels = seen.get("target", labels)
         features = seen.get("features") if self._reads_features else None
-        return scores, self.criterion(scores, labels, index=rows, features=features)
+        try:
+            return scores, self.criterion(scores, labels, index=rows, features=features)
+        except NonFiniteError:
+            # The trainer stops at it, and says in which step and with which parameter.
+            return scores, scores.sum() * torch.nan
 
     @contextlib.contextmanager
     def _watching_head(self, labels: Tensor | None) -> Iterator[dict[str, Tensor]]:

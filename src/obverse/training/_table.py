@@ -61,6 +61,12 @@ def _dense_table(metrics: dict[str, Any]) -> Table:
             )
         ]
         table.add_row(str(run["seed"]), *cells, f"{run['seconds']:.1f}")
+    bounded = [str(run["seed"]) for run in runs if run["test"].get("temperature_is_bounded")]
+    if bounded:
+        table.caption = (
+            f"Seed {', '.join(bounded)}: the validation rows determine no temperature (too few, or all right); a safe "
+            "one is used."
+        )
     if len(runs) > 1:
         error, interval = (metrics["summary"]["test_error"][key] for key in ("mean", "interval"))
         table.add_section()

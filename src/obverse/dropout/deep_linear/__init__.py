@@ -9,6 +9,7 @@ from ._objective import gradient, objective, second_moments
 from ._optimum import GlobalOptimum, global_optimum
 from ._phases import Phase, phases, predicted_ranks, rank_one_keep_probability
 from ._rotation import equalizing_rotation
+from ._summary import singular_values_of_file, spectrum_summary, swept_spectrum
 
 __all__ = [
     "Diagnosis",
@@ -33,5 +34,8 @@ __all__ = [
     "rank_one_keep_probability",
     "schatten_bound",
     "second_moments",
+    "singular_values_of_file",
     "sliding_block_bound",
+    "spectrum_summary",
+    "swept_spectrum",
 ]

@@ -12,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..._core.arrays import Array, numbers
+from ..._core.checks import count, fraction
 from ...errors import InvalidArgumentError
-from .._exchange import Array, admit, numbers
+from .._finite import admit_finite, finite_numbers
 from .._norms import nuclear_norm, spectral_k_support_norm
 from ._explicit import admit_network
 from ._noise import KeepProbabilities
@@ -153,7 +155,9 @@ def mask_bound(product: Array, mask_covariance: Array, covariance: Array | None 
     InvalidArgumentError
         When a matrix is not a covariance or shapes do not fit.
     """
-    law = numbers(mask_covariance)
+    law = finite_numbers("mask_covariance", mask_covariance, squared=True)
+    if law.size == 0:
+        raise InvalidArgumentError(f"mask_covariance has no units, its shape is {law.shape}")
     root_and_inverse(law)  # refuses what is not positive semidefinite
     matrix, _, back = _product([product], covariance)
     diagonal = np.diag(law).copy()
@@ -197,10 +201,8 @@ def sliding_block_bound(
     InvalidArgumentError
         When the probability is outside [0, 1) or the block is longer than the layer is wide.
     """
-    if not 0.0 <= seed_probability < 1.0:
-        raise InvalidArgumentError(f"seed_probability lies in [0, 1), got {seed_probability}")
-    if not 1 <= block_size <= width:
-        raise InvalidArgumentError(f"a block has 1 to {width} units, got {block_size}")
+    seed_probability = fraction("seed_probability", seed_probability, one=False)
+    block_size = count("block_size", block_size, 1, count("width", width))
     matrix, _, back = _product([product], covariance)
     strength = seed_probability / (1.0 - seed_probability) * block_size**2 / width
     return back(strength * spectral_k_support_norm(matrix, block_size).square())
@@ -220,9 +222,8 @@ def _loewner_diagonal(law: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _product(weights: Sequence[Array], covariance: Array | None) -> tuple[Tensor, list[int], Callable[[Tensor], Array]]:
     """``W C^{1/2}``, the widths of the hidden layers, and the way back to the caller's arrays."""
-    weights = list(weights)
-    _, back = admit(*weights)
     matrices, moment, _ = admit_network(weights, covariance)
+    _, back = admit_finite(**{f"weight layer {layer}": weight for layer, weight in enumerate(weights, 1)})
     whole = reduce(lambda below, matrix: matrix @ below, matrices)
     if covariance is not None:
         whole = whole @ torch.from_numpy(root_and_inverse(moment)[0]).to(whole)

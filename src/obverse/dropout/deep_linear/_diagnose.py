@@ -9,7 +9,9 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from .._exchange import Array, numbers
+from ..._core.arrays import Array, numbers
+from ..._core.text import aligned
+from .._finite import finite_numbers, listed
 from ._bounds import nuclear_norm_bound
 from ._explicit import explicit_regularizer
 from ._induced import induced_regularizer
@@ -75,14 +77,14 @@ class Diagnosis:
         ]
         if self.predicted_rank is not None and self.optimality_gap is not None:
             rows += [("predicted rank", self.predicted_rank), ("optimality gap", self.optimality_gap)]
-        lines = [f"{name:<26}{value:>14.6g}" for name, value in rows]
-        header = f"{'singular value':<26}{'actual':>14}"
-        predicted = self.predicted_singular_values
-        lines += ["", header if predicted is None else f"{header}{'predicted':>14}"]
-        for index, value in enumerate(self.singular_values):
-            line = f"  {index + 1:<24}{value:>14.6g}"
-            lines.append(line if predicted is None else f"{line}{predicted[index]:>14.6g}")
-        return "\n".join(lines)
+        columns = {"actual": self.singular_values, "predicted": self.predicted_singular_values}
+        shown = {name: column for name, column in columns.items() if column is not None}
+        values = [
+            [f"  {index + 1}", *(f"{column[index]:.6g}" for column in shown.values())]
+            for index in range(len(self.singular_values))
+        ]
+        table = aligned([(name, f"{value:.6g}") for name, value in rows])
+        return f"{table}\n\n{aligned([['singular value', *shown], *values])}"
 
 
 def diagnose(
@@ -111,8 +113,10 @@ def diagnose(
     InvalidArgumentError
         When shapes do not fit or a law has no closed form.
     """
-    matrices = [numbers(weight) for weight in weights]
-    moment = None if covariance is None else numbers(covariance)
+    matrices = [
+        finite_numbers(f"weight layer {layer}", weight) for layer, weight in enumerate(listed("weights", weights), 1)
+    ]
+    moment = None if covariance is None else finite_numbers("covariance", covariance)
     split = explicit_regularizer(matrices, keep_probability, moment, per_layer=True)
     regularizer = float(split.sum())
     bound, strength = nuclear_norm_bound(matrices, keep_probability, moment)

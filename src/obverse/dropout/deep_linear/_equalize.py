@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from ..._core.arrays import Array, numbers
 from ...errors import InvalidArgumentError
-from .._exchange import Array, numbers
 from ._explicit import admit_network, inner_moments, outer_moments
 from ._noise import KeepProbabilities, Noise, Units, layer_noises
 from ._rotation import equalizing_rotation

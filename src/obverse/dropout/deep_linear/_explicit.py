@@ -10,9 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..._core.arrays import Array
+from ..._core.checks import fraction
 from ...errors import InvalidArgumentError, UnknownNameError
-from .._exchange import Array, admit
-from ._noise import KeepProbabilities, Noise, check_keep_probability, layer_noises
+from .._finite import admit_finite, listed
+from ._noise import KeepProbabilities, Noise, layer_noises
 
 __all__ = [
     "Form",
@@ -103,8 +105,8 @@ def drop_path_moment(moment: Array, branch: Array, keep_probability: float) -> A
     InvalidArgumentError
         When shapes do not fit or the keep probability is outside (0, 1].
     """
-    keep = float(check_keep_probability(keep_probability, 1))
-    (inner, linear), back = admit(moment, branch)
+    keep = fraction("keep_probability", keep_probability, zero=False)
+    (inner, linear), back = admit_finite(moment=moment, branch=branch)
     if linear.ndim != 2 or linear.shape[0] != linear.shape[1] or inner.shape != linear.shape:
         raise InvalidArgumentError(
             f"a residual branch is square and fits the moment, got {tuple(linear.shape)} and {tuple(inner.shape)}"
@@ -117,26 +119,29 @@ def admit_network(
     weights: Sequence[Array], covariance: Array | None
 ) -> tuple[list[Tensor], Tensor, Callable[[Tensor], Array]]:
     """The weights and the inputs' second moment as tensors that fit each other, and the way back."""
-    weights = list(weights)
-    if not weights:
-        raise InvalidArgumentError("a network has at least one weight layer")
-    tensors, back = admit(*weights, *([] if covariance is None else [covariance]))
-    return *_fitted(tensors, len(weights)), back
+    named = _named(weights, covariance)
+    tensors, back = admit_finite(**named)
+    return *_fitted(tensors, len(tensors) - ("covariance" in named)), back
 
 
 def admit_problem(
     weights: Sequence[Array], covariance: Array | None, cross_covariance: Array
 ) -> tuple[list[Tensor], Tensor, Tensor, Callable[[Tensor], Array]]:
     """As `admit_network`, with the cross covariance (outputs, inputs) before the way back."""
-    weights = list(weights)
-    if not weights:
-        raise InvalidArgumentError("a network has at least one weight layer")
-    (cross, *tensors), back = admit(cross_covariance, *weights, *([] if covariance is None else [covariance]))
-    matrices, moment = _fitted(tensors, len(weights))
+    named = _named(weights, covariance)
+    (cross, *tensors), back = admit_finite(cross_covariance=cross_covariance, **named)
+    matrices, moment = _fitted(tensors, len(tensors) - ("covariance" in named))
     expected = (matrices[-1].shape[0], matrices[0].shape[1])
     if cross.shape != expected:
         raise InvalidArgumentError(f"cross_covariance must be {expected}, got {tuple(cross.shape)}")
     return matrices, moment, cross, back
+
+
+def _named(weights: Sequence[Array], covariance: Array | None) -> dict[str, Array]:
+    named = {f"weight layer {layer}": weight for layer, weight in enumerate(listed("weights", weights), 1)}
+    if not named:
+        raise InvalidArgumentError("a network has at least one weight layer")
+    return named if covariance is None else {**named, "covariance": covariance}
 
 
 def _fitted(tensors: list[Tensor], count: int) -> tuple[list[Tensor], Tensor]:

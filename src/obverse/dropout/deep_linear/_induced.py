@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
+from ..._core.arrays import Array, numbers
 from ...errors import InvalidArgumentError
-from .._exchange import Array, admit, numbers
+from .._finite import admit_finite
 from .._water import fill
 from ._noise import KeepProbabilities
 from ._objective import root_and_inverse
@@ -89,7 +90,7 @@ def induced_regularizer(
     """
     widths = check_widths(widths)
     layers = layer_strengths(keep_probability, widths, block_size)
-    (matrix,), back = admit(product)
+    (matrix,), back = admit_finite(product=product)
     if matrix.ndim != 2:
         raise InvalidArgumentError(f"a product is a matrix, got shape {tuple(matrix.shape)}")
     if covariance is not None:

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..._core.text import brief
 from ...errors import InvalidArgumentError
 from .._connect import Connect
-from .._exchange import numbers
-from .._law import MaskLaw
+from .._law import MaskLaw, real_numbers
 
 __all__ = ["KeepProbabilities", "Noise", "check_keep_probability", "layer_noises"]
 
@@ -93,11 +93,11 @@ class Weights:
 def check_keep_probability(value: Any, layer: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     """``value`` as float64 numbers in (0, 1], or an error that names the layer."""
     try:
-        keep = numbers(value)
-    except (TypeError, ValueError) as error:
-        raise InvalidArgumentError(f"layer {layer}: not a keep probability or a law of masks: {value!r}") from error
+        keep = real_numbers(value, "keep_probability")
+    except InvalidArgumentError:
+        raise InvalidArgumentError(f"layer {layer}: not a keep probability or a law of masks: {brief(value)}") from None
     if not np.all((keep > 0) & (keep <= 1)):
-        raise InvalidArgumentError(f"layer {layer}: keep probabilities lie in (0, 1], got {keep}")
+        raise InvalidArgumentError(f"layer {layer}: keep probabilities lie in (0, 1], got {brief(value)}")
     return keep
 
 

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..._core.arrays import Array, numbers
 from ...errors import InvalidArgumentError
-from .._exchange import Array, numbers
+from .._finite import finite_numbers
 from ._explicit import admit_problem, inner_moments, last_dropped, outer_moments
 from ._noise import KeepProbabilities, Noise, layer_noises
 
@@ -40,13 +41,16 @@ def second_moments(inputs: Array, targets: Array, *, center: bool = False) -> tu
     InvalidArgumentError
         When there is no example, or inputs and targets differ in number.
     """
-    x, y = numbers(inputs), numbers(targets)
+    x, y = finite_numbers("inputs", inputs), finite_numbers("targets", targets)
     y = y[:, None] if y.ndim == 1 else y
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or not len(x):
         raise InvalidArgumentError(f"inputs and targets are (N, features) with one N > 0, got {x.shape} and {y.shape}")
     if center:
         x, y = x - x.mean(0), y - y.mean(0)
-    moments = (x.T @ x / len(x), y.T @ x / len(x), y.T @ y / len(x))
+    with np.errstate(over="ignore", invalid="ignore"):
+        moments = (x.T @ x / len(x), y.T @ x / len(x), y.T @ y / len(x))
+    if not all(np.isfinite(moment).all() for moment in moments):
+        raise InvalidArgumentError("the second moments overflow float64: scale inputs and targets down")
     if isinstance(inputs, Tensor):
         return tuple(torch.from_numpy(moment).to(inputs.device) for moment in moments)  # type: ignore[return-value]
     return moments
@@ -146,7 +150,9 @@ def slopes(matrices: list[Tensor], noises: list[Noise | None], moment: Tensor, c
 
 def target_energy(covariance: Array | None, cross_covariance: Array, target_second_moment: Array | None) -> float:
     """What no linear map can explain, ``tr(C_yy) - tr(C_yx C^+ C_yx')``, checked to be possible; 0 without ``C_yy``."""
-    cross = numbers(cross_covariance)
+    cross = finite_numbers("cross_covariance", cross_covariance, squared=True)
+    if cross.ndim != 2:
+        raise InvalidArgumentError(f"cross_covariance is (outputs, inputs), got shape {cross.shape}")
     moment = np.eye(cross.shape[1]) if covariance is None else numbers(covariance)
     _, inverse = root_and_inverse(moment)
     best = _least_squares(moment, cross, inverse)
@@ -156,7 +162,11 @@ def target_energy(covariance: Array | None, cross_covariance: Array, target_seco
         )
     if target_second_moment is None:
         return 0.0
-    given = numbers(target_second_moment)
+    given = finite_numbers("target_second_moment", target_second_moment)
+    if given.ndim and given.shape != (len(cross), len(cross)):
+        raise InvalidArgumentError(
+            f"target_second_moment must be a number or {(len(cross), len(cross))}, got shape {given.shape}"
+        )
     total = float(given if given.ndim == 0 else np.trace(given))
     rest = total - float((best * cross).sum())
     if not rest >= -1e-6 * max(abs(total), 1e-300):
@@ -168,8 +178,8 @@ def target_energy(covariance: Array | None, cross_covariance: Array, target_seco
 
 def root_and_inverse(covariance: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """``C^{1/2}`` and its pseudo-inverse, symmetric, in float64; an error when ``C`` is not a second moment."""
-    matrix = numbers(covariance)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.isfinite(matrix).all():
+    matrix = finite_numbers("covariance", covariance)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise InvalidArgumentError(f"a covariance is a finite square matrix, got shape {matrix.shape}")
     scale = float(np.abs(matrix).max(initial=0.0))
     precision = _precision(covariance)

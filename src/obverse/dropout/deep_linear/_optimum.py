@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-from .._exchange import Array, numbers
+from ..._core.arrays import Array, numbers
 from ._noise import KeepProbabilities, layer_noises
 from ._objective import excess_loss, objective, root_and_inverse, slopes, target_energy
 from ._rotation import spreading_frame
@@ -114,8 +114,8 @@ def global_optimum(
         When shapes do not fit, moments are impossible, blocks do not divide a width, or a law has no closed form.
     """
     layers = layer_strengths(keep_probability, check_widths(widths), block_size)
-    cross = numbers(cross_covariance)
     rest = target_energy(covariance, cross_covariance, target_second_moment)
+    cross = numbers(cross_covariance)
     inverse = np.eye(cross.shape[1]) if covariance is None else root_and_inverse(covariance)[1]
     left, wanted, right = np.linalg.svd(cross @ inverse, full_matrices=False)
     precision = np.finfo(np.float64).eps * max(cross.shape)
@@ -171,11 +171,17 @@ def _weights(
         weights.append((frame * factor) @ below)
         gain, spread, below = gain * factor, allocation + layer.strength, frame.T
     weights.append((left[:, :rank] * (spectrum.kept[:rank] / gain)) @ below)
-    norms = np.array([np.linalg.norm(weight) for weight in weights])
+    norms = np.array([_norm(weight) for weight in weights])
     if rank:
         common = np.exp(np.log(norms).mean())
         weights = [weight * (common / norm) for weight, norm in zip(weights, norms, strict=True)]
     return weights, missing
+
+
+def _norm(weight: NDArray[np.float64]) -> float:
+    """Frobenius norm of a weight whose squares may vanish."""
+    largest = float(np.abs(weight).max(initial=0.0))
+    return largest * float(np.linalg.norm(weight / largest)) if largest > 0 else 0.0
 
 
 def _polished(

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
+from ..._core.arrays import Array
+from ..._core.checks import count
 from ...errors import InvalidArgumentError
-from .._exchange import Array, numbers
+from .._finite import finite_numbers
 from ._noise import check_keep_probability
 from ._spectrum import best_spectrum
 from ._strengths import LayerStrength, check_widths, layer_strengths
@@ -147,12 +149,10 @@ def rank_one_keep_probability(singular_values: Array, depth: int, widths: int | 
 
 
 def _checked(singular_values: Array, depth: int, widths: int | Sequence[int]) -> tuple[NDArray[np.float64], list[int]]:
-    wanted = np.sort(numbers(singular_values).reshape(-1))[::-1].copy()
-    if not len(wanted) or not np.isfinite(wanted).all() or wanted[-1] < 0:
+    wanted = np.sort(finite_numbers("singular_values", singular_values, squared=True).reshape(-1))[::-1].copy()
+    if not len(wanted) or wanted[-1] < 0:
         raise InvalidArgumentError("singular values are finite, nonnegative and at least one")
-    if depth < 1:
-        raise InvalidArgumentError(f"depth counts dropped hidden layers, at least 1, got {depth}")
-    return wanted, check_widths(widths, depth)
+    return wanted, check_widths(widths, count("depth", depth))
 
 
 def _layers(keep: float, widths: Sequence[int], block_size: int) -> list[LayerStrength]:

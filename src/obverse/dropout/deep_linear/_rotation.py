@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..._core.arrays import Array, admit
 from ...errors import InvalidArgumentError
-from .._exchange import Array, admit, numbers
+from .._finite import finite_numbers
 from ._strengths import LayerStrength
 
 __all__ = ["equalizing_rotation", "majorizes", "spreading_frame"]
@@ -38,8 +39,8 @@ def equalizing_rotation(matrix: Array) -> Array:
     InvalidArgumentError
         When the matrix is not square or not finite.
     """
-    symmetric = numbers(matrix)
-    if symmetric.ndim != 2 or symmetric.shape[0] != symmetric.shape[1] or not np.isfinite(symmetric).all():
+    symmetric = finite_numbers("matrix", matrix)
+    if symmetric.ndim != 2 or symmetric.shape[0] != symmetric.shape[1]:
         raise InvalidArgumentError(f"expected a finite square matrix, got shape {symmetric.shape}")
     size = len(symmetric)
     rotation = _turn(symmetric, np.full(size, np.trace(symmetric) / max(size, 1)))

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..._core.checks import count, is_integer
 from ...errors import InvalidArgumentError
 from .._blocks import Blocks
 from .._connect import Connect
+from .._finite import listed
 from .._independent import Bernoulli, Gaussian, Rademacher
 from .._law import MaskLaw
 from ._noise import KeepProbabilities, check_keep_probability, per_layer
@@ -45,38 +47,42 @@ class LayerStrength:
 
 def check_widths(widths: int | Sequence[int], depth: int | None = None) -> list[int]:
     """Widths of the hidden layers as a list; one number stands for all ``depth`` of them."""
-    if isinstance(widths, (int, np.integer)):
-        listed = [int(widths)] * (1 if depth is None else depth)
-    else:
-        listed = [int(width) for width in widths]
-    if depth is not None and len(listed) != depth:
-        raise InvalidArgumentError(f"{depth} hidden layers need {depth} widths, got {len(listed)}")
-    if any(width < 1 for width in listed):
-        raise InvalidArgumentError(f"widths are positive, got {listed}")
-    return listed
+    found = _counts("widths", widths, 1 if depth is None else depth)
+    if depth is not None and len(found) != depth:
+        raise InvalidArgumentError(f"{depth} hidden layers need {depth} widths, got {len(found)}")
+    return found
+
+
+def _counts(name: str, values: int | Sequence[int], layers: int) -> list[int]:
+    """Positive integers, one for each layer; a single one stands for all."""
+    if is_integer(values):
+        return [count(name, values)] * layers
+    return [count(name, value) for value in listed(name, values)]
 
 
 def layer_strengths(
     keep_probability: KeepProbabilities, widths: Sequence[int], block_size: int | Sequence[int] = 1
 ) -> list[LayerStrength]:
     """The strength of every hidden layer, or an error when a law has none in closed form."""
-    blocks = [block_size] * len(widths) if isinstance(block_size, (int, np.integer)) else list(block_size)
+    blocks = _counts("block_size", block_size, len(widths))
     if len(blocks) != len(widths):
         raise InvalidArgumentError(f"{len(widths)} hidden layers need {len(widths)} block sizes, got {len(blocks)}")
     entries = per_layer(keep_probability, len(widths))
     return [
-        _strength(entry, width, int(block), layer)
+        _strength(entry, width, block, layer)
         for layer, (entry, width, block) in enumerate(zip(entries, widths, blocks, strict=True), 1)
     ]
 
 
 def _strength(entry: Any, width: int, block: int, layer: int) -> LayerStrength:
     noise = entry
+    if width < 1:
+        raise InvalidArgumentError(f"layer {layer} has no units")
     if isinstance(entry, Blocks):
         if block not in (1, entry.block_size):
             raise InvalidArgumentError(f"layer {layer}: block_size {block} contradicts {entry!r}")
         block, entry = entry.block_size, entry.keep_probability
-    if block < 1 or width % block:
+    if width % block:
         raise InvalidArgumentError(f"layer {layer}: blocks of {block} do not divide {width} units")
     groups = width // block
     independent = isinstance(entry, (Bernoulli, Gaussian, Rademacher)) and not isinstance(entry, Connect)

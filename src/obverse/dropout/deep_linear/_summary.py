@@ -1,10 +1,8 @@
-"""What the command line shows of a deep linear network: what dropout keeps of every singular value, rate by rate."""
+"""Summarizes what dropout keeps of every singular value of a deep linear network, rate by rate, in plain numbers."""
 
 from __future__ import annotations
 
-import json
 import math
-import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,33 +11,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InvalidArgumentError
-from .deep_linear import phases, rank_one_keep_probability, second_moments
-from .deep_linear._objective import root_and_inverse
-from .deep_linear._spectrum import best_spectrum, relaxed_spectrum
-from .deep_linear._strengths import check_widths, layer_strengths
+from ..._core.checks import count
+from ...errors import InvalidArgumentError
+from .._finite import finite_numbers
+from ._objective import root_and_inverse, second_moments
+from ._phases import phases, rank_one_keep_probability
+from ._spectrum import best_spectrum, relaxed_spectrum
+from ._strengths import check_widths, layer_strengths
 
-__all__ = ["numbers_of", "print_spectrum", "singular_values_of_file", "spectrum_summary", "swept_spectrum"]
+__all__ = ["singular_values_of_file", "spectrum_summary", "swept_spectrum"]
 
 _DEFAULT_KEEP = (0.95, 0.9, 0.8, 0.7, 0.5, 0.3)
-
-
-def numbers_of(text: str, name: str) -> list[float]:
-    """Numbers from text such as ``3,2,1``."""
-    parts = [part for part in re.split(r"[,\s]+", text.strip()) if part]
-    try:
-        found = [float(part) for part in parts]
-    except ValueError:
-        found = []
-    if not found or not all(map(math.isfinite, found)):
-        raise InvalidArgumentError(f"{name} takes numbers with commas, such as 3,2,1; got {text!r}")
-    return found
 
 
 def singular_values_of_file(path: str | Path) -> list[float]:
     """Singular values of ``C_yx C^{-1/2}`` of the centered arrays ``X`` and ``y`` in an ``.npz`` file.
 
     Whole numbers in one column ``y`` of no more than 1000 classes are class labels and count as one-hot rows.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    list of float
+        Decreasing, those above rounding.
+
+    Raises
+    ------
+    InvalidArgumentError
+        The file cannot be read, lacks an array, or holds no finite numbers; or nothing is explained.
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
@@ -85,12 +87,24 @@ def spectrum_summary(
     depth, width, block_size : int
         Dropped hidden layers, their units, and units that are dropped together.
     keep : sequence of float, optional
+        Keep probabilities to show.
+
+    Returns
+    -------
+    dict
+        Plain numbers and lists, ready for JSON.
+
+    Raises
+    ------
+    InvalidArgumentError
+        As in `phases`.
     """
-    wanted = np.sort(np.asarray(singular_values, dtype=np.float64))[::-1].copy()
+    wanted = np.sort(finite_numbers("singular_values", singular_values, squared=True).reshape(-1))[::-1].copy()
+    shown = finite_numbers("keep", _DEFAULT_KEEP if keep is None else keep).reshape(-1).tolist()
     steps = phases(wanted, depth, width, block_size)
     widths = check_widths(width, depth)
     rows = []
-    for rate in sorted(set(_DEFAULT_KEEP if keep is None else keep), reverse=True):
+    for rate in sorted(set(shown), reverse=True):
         layers = layer_strengths(rate, widths, block_size)
         best, relaxed = best_spectrum(wanted, layers), relaxed_spectrum(wanted, layers)
         rows.append(
@@ -132,7 +146,15 @@ def swept_spectrum(
     """Keep probabilities (t,) and the singular values (t, n) there, of the optimum and of the convex relaxation.
 
     Every step of the rank is met from both sides, with a row of NaN between where singular values jump.
+
+    Parameters
+    ----------
+    summary : dict
+        Of `spectrum_summary`.
+    points : int
+        Number of keep probabilities between 0.01 and 1, at least 2, before the steps are added.
     """
+    count("points", points, 2)
     wanted = np.asarray(summary["singular_values"])
     widths = [summary["width"]] * summary["depth"]
     rows: list[tuple[float, Any, Any]] = []
@@ -149,57 +171,5 @@ def swept_spectrum(
     return tuple(np.array(column) for column in zip(*rows, strict=True))  # type: ignore[return-value]
 
 
-def print_spectrum(summary: dict[str, Any], as_json: bool, out: str | None) -> None:
-    """Print the tables, or JSON."""
-    if as_json:
-        print(json.dumps({**summary, "picture": out}, indent=2, allow_nan=False))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    layers = "layer" if summary["depth"] == 1 else "layers"
-    blocks = f" in blocks of {summary['block_size']}" if summary["block_size"] > 1 else ""
-    console.print(
-        f"{summary['depth']} dropped {layers} of {summary['width']} units{blocks}; least squares has singular values "
-        f"{_listed(summary['singular_values'])}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("keep", "rank", "singular values", "loss", "relaxed values", "relaxed loss"):
-        table.add_column(heading, justify="right")
-    for row in summary["rates"]:
-        table.add_row(
-            *(f"{row['keep_probability']:.4g}", str(row["rank"]), _listed(row["singular_values"])),
-            *(f"{row['loss']:.4f}", _listed(row["relaxed_singular_values"]), f"{row['relaxed_loss']:.4f}"),
-        )
-    console.print(table)
-    if summary["phases"]:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in ("rank falls", "at keep", "relaxed at", "values above", "values below", "step"):
-            table.add_column(heading, justify="right")
-        for step in summary["phases"]:
-            relaxed = step["relaxed_keep_probability"]
-            table.add_row(
-                f"{step['rank_above']} to {step['rank_below']}",
-                f"{step['keep_probability']:.4f}",
-                "-" if relaxed is None else f"{relaxed:.4f}",
-                *(_listed(step["singular_values_above"]), _listed(step["singular_values_below"])),
-                "smooth" if step["continuous"] else "jump",
-            )
-        console.print()
-        console.print(table)
-    else:
-        console.print("the rank falls at no keep probability", highlight=False)
-    if out is not None:
-        console.print(f"picture saved to {out}", markup=False, highlight=False, soft_wrap=True)
-
-
 def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _listed(values: Sequence[float], most: int = 4) -> str:
-    shown = " ".join(f"{value:.3f}" for value in values[:most])
-    return f"{shown} ..." if len(values) > most else shown
