@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -21,11 +20,9 @@ from ..graph import (
     analyze,
     as_inputs,
     culprits,
-    double_precision,
     grouped,
     judge,
     macs,
-    outputs_of,
     parameters,
     pattern_of,
     plain_copy,
@@ -33,6 +30,7 @@ from ..graph import (
     unwrapped,
 )
 from ._certificate import Certificate, Cost, Difference, Refusal
+from ._probes import Probes
 
 __all__ = ["compact"]
 
@@ -86,9 +84,10 @@ def compact(
     know = analyze(model, inputs)
     if keep is not None:
         _pin_kept(know, keep)
-    verdict, trouble = _workable(model, know, inputs, rounding)
+    probes = Probes(inputs)
+    verdict, trouble = _workable(model, know, probes, rounding)
     done = rebuild(model, know, verdict)
-    differences = _differences(model, done.model, inputs, know, verdict)
+    differences = _differences(model, done.model, probes, know, verdict)
     worst = [one for one in differences if not one.difference <= _allowed(one, tolerance)]
     if worst:
         one = worst[0]
@@ -97,45 +96,30 @@ def compact(
         )
         verdict = judge(know, only=(), why=dict.fromkeys(verdict.gone(), trouble[-1]))
         done = rebuild(model, know, verdict)
-        differences = _differences(model, done.model, inputs, know, verdict)
+        differences = _differences(model, done.model, probes, know, verdict)
     return done.model, _certificate(model, know, verdict, done, differences, inputs, trouble)
 
 
-def _workable(model: nn.Module, know: Knowledge, inputs: Inputs, rounding: int | None) -> tuple[Verdict, list[str]]:
-    """The largest plan that runs and computes the same, and what had to be left out of it."""
+def _workable(model: nn.Module, know: Knowledge, probes: Probes, rounding: int | None) -> tuple[Verdict, list[str]]:
+    """The largest plan that runs and computes the same on every probe, and what had to be left out of it."""
     verdict = judge(know, rounding)
     gone = verdict.gone()
     if not gone:
         return verdict, []
-    names: dict[int, list[str]] = {root: [one.tensor for one in group.slices] for root, group in grouped(know)}
-    twin = plain_copy(model).eval().to(torch.float64)
-    fed = inputs.map(lambda one: one.to(torch.float64) if one.is_floating_point() else one)
-    with torch.no_grad(), double_precision():
-        expected = outputs_of(fed.call(twin))
+    twin = plain_copy(model).eval().double()
+    expected = probes.outputs(twin)
     faults: list[str] = []
 
     def works(roots: Sequence[int]) -> bool:
-        plan = judge(know, rounding, only=roots)
-        try:
-            with torch.no_grad(), double_precision():
-                found = outputs_of(fed.call(rebuild(twin, know, plan).model))
-        except Exception as error:  # whatever the model's code raises on sizes that do not fit
-            line = next(iter(str(error).splitlines()), type(error).__name__)[:160]
-            faults.append(f"the smaller model does not run ({line})")
-            return False
-        if [t.shape for t in found] != [t.shape for t in expected]:
-            faults.append("the outputs of the smaller model have other shapes")
-            return False
-        for a, b in zip(expected, found, strict=True):
-            gap = float((a.double() - b.double()).abs().max()) if a.numel() else 0.0
-            if not gap <= 1e-10 * max(1.0, float(a.double().abs().max()) if a.numel() else 0.0):
-                faults.append(f"outputs differ by {gap:.2g}")
-                return False
-        return True
+        fault = probes.fault(rebuild(twin, know, judge(know, rounding, only=roots)).model, expected)
+        if fault:
+            faults.append(fault)
+        return not fault
 
     if works(gone):
         return verdict, []
     fault = faults[0]
+    names: dict[int, list[str]] = {root: [one.tensor for one in group.slices] for root, group in grouped(know)}
     bad = culprits(gone, lambda root: pattern_of(names.get(root, [str(root)])), works)
     reason = f"left out: {fault}"
     tensors = sorted({name for root in bad for name in names.get(root, [])})
@@ -168,53 +152,15 @@ def _allowed(one: Difference, tolerance: float) -> float:
     return (1e-10 if one.dtype == "float64" else tolerance) * max(1.0, one.scale)
 
 
-def _probes(inputs: Inputs) -> dict[str, Inputs]:
-    generator = torch.Generator().manual_seed(0)
-
-    def random(one: torch.Tensor, scale: float) -> torch.Tensor:
-        if not one.numel():
-            return one
-        if one.is_floating_point():
-            return (scale * torch.randn(one.shape, generator=generator)).to(one)
-        if one.dtype == torch.bool:
-            return one
-        pick = torch.randint(one.numel(), (one.numel(),), generator=generator)
-        return one.reshape(-1)[pick.to(one.device)].reshape(one.shape)
-
-    return {
-        "given": inputs,
-        "random": inputs.map(lambda one: random(one, 1.0)),
-        "stress": inputs.map(lambda one: random(one, 100.0)),
-    }
-
-
 def _differences(
-    model: nn.Module, small: nn.Module, inputs: Inputs, know: Knowledge, verdict: Verdict
+    model: nn.Module, small: nn.Module, probes: Probes, know: Knowledge, verdict: Verdict
 ) -> list[Difference]:
     """In float64 the same plan is carried out on the model in float64, so that rounding does not hide a fault."""
-    found = []
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    for wide in dict.fromkeys((torch.float64, dtype)):
-        first = plain_copy(model).eval().to(wide)
-        second = plain_copy(small).eval() if wide == dtype else rebuild(first, know, verdict).model
-        for kind, probe in _probes(inputs).items():
-            fed = probe.map(lambda one, dtype=wide: one.to(dtype) if one.is_floating_point() else one)  # type: ignore[misc]
-            with torch.no_grad(), double_precision() if wide == torch.float64 else nullcontext():
-                try:
-                    a = outputs_of(fed.call(first))
-                except Exception:  # numbers that the model itself does not take, such as offsets in another order
-                    if kind == "given":
-                        raise
-                    continue
-                b = outputs_of(fed.call(second))
-            if [t.shape for t in a] != [t.shape for t in b]:
-                raise RuntimeError("the outputs have other shapes")
-            gap = max(
-                (float((x.double() - y.double()).abs().max()) for x, y in zip(a, b, strict=True) if x.numel()),
-                default=0.0,
-            )
-            scale = max((float(x.double().abs().max()) for x in a if x.numel()), default=0.0)
-            found.append(Difference(kind, str(wide).removeprefix("torch."), gap, scale))
+    wide = plain_copy(model).eval().double()
+    found = probes.differences(wide, rebuild(wide, know, verdict).model, torch.float64)
+    if dtype != torch.float64:
+        found += probes.differences(plain_copy(model).eval(), plain_copy(small).eval(), dtype)
     return found
 
 
@@ -255,6 +201,11 @@ def _refusals(know: Knowledge, verdict: Verdict) -> list[Refusal]:
             stays = labels[_all_zero(weight, axis) & verdict.keeps(labels)]
             reasons = Counter(verdict.reasons.get(int(r), "it is read") for r in verdict.root[stays])
             found += [Refusal(f"{name} axis {axis}", count, reason) for reason, count in reasons.items()]
+    for name, reason in know.fixed.items():
+        weight = tensors.get(name)
+        if name not in know.axes and weight is not None and weight.ndim > 1:
+            counts = {axis: int(_all_zero(weight, axis).sum()) for axis in (0, 1)}
+            found += [Refusal(f"{name} axis {axis}", count, reason) for axis, count in counts.items() if count]
     return found
 
 

@@ -10,7 +10,7 @@ import torch
 from ._arguments import fix_all, stated_sizes, swap, tensors_in
 from ._channels import WHOLE
 from ._flow import Flow, Knowledge, Move, Source, squeezed
-from ._names import DECISIONS, ELEMENTWISE, MOVES, SAME
+from ._names import CREATIONS, ELEMENTWISE, LIKE, MOVES, SAME
 from ._numbers import Attribute
 
 __all__ = ["constant_flow", "derive", "lifted"]
@@ -28,10 +28,11 @@ def derive(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs:
         return
     made = tensors_in(result)
     if not made:
-        if name in DECISIONS:
-            for tensor in used:
-                fix_all(know, tensor, f"{name} in {owner or 'the model'} reads its numbers")
+        for tensor in used:
+            fix_all(know, tensor, f"{name} in {owner or 'the model'} reads its numbers")
         return
+    if name in CREATIONS or name in LIKE:
+        return  # they take the type of the parameter, not its numbers
     if name in SAME:
         know.derive(made[0], know.sources(used[0]))
     elif name in ("_weight_norm", "weight_norm_interface", "_weight_norm_interface"):

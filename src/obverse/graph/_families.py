@@ -115,7 +115,7 @@ def removable(model: nn.Module, example_inputs: Any) -> Removable:
     parameters = dict(know.model.named_parameters())
     order = {name: place for place, name in enumerate(parameters)}
     alike: dict[Any, list[tuple[int, Group]]] = {}
-    kept: dict[str, str] = {}
+    kept = {name: reason for name, reason in know.fixed.items() if name in parameters}
     for root, group in grouped(know):
         slices = [one for one in group.slices if one.tensor in parameters]
         if group.kept is not None:

@@ -46,6 +46,16 @@ class Inputs:
         self.map(note)
         return found
 
+    def copied(self) -> Inputs:
+        """The same arguments with copies of the tensors, one for each, so that a model can write into them."""
+        copies: dict[int, Tensor] = {}
+
+        def copy(tensor: Tensor) -> Tensor:
+            return copies.setdefault(id(tensor), tensor.detach().clone())
+
+        with torch.inference_mode(False):
+            return self.map(copy)
+
     @property
     def batch(self) -> int:
         """Length of the first axis of the first tensor that has one; 1 where none has."""

@@ -11,7 +11,7 @@ from torch.nn import functional
 from ._arguments import channel_axes, flows_in, real_of, stated_sizes, swap, tensors_in
 from ._channels import WHOLE
 from ._constants import lifted
-from ._flow import Even, Flow, Knowledge, Move
+from ._flow import Even, Flow, Knowledge, Move, squeezed
 from ._moves import moved
 from ._names import SAME
 
@@ -34,6 +34,10 @@ def on_move(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs
     index_flows = [flow for flow in flows if flow is not main and not name.endswith("_as")]
     for flow in index_flows:
         know.channels.pin(flow.label, f"{name} in {owner or 'the model'} takes it for an index")
+    if any(bool(flow.varying.any()) for flow in index_flows):
+        chosen = _chosen_axes(name, args, kwargs, main.ndim)
+        if any(main.label.shape[axis] > 1 for axis in chosen):
+            return None  # which channel stands where depends on the input
 
     def part(tensor: torch.Tensor) -> Any:
         def on(one: torch.Tensor) -> Any:
@@ -54,14 +58,50 @@ def on_move(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs
         if index_flows and any(bool(flow.varying.any()) for flow in index_flows) and value.numel() > 1:
             varying = torch.ones(1, dtype=torch.bool)
         outs.append(Flow.of(tuple(one.shape), label, value, varying))
-    if main.stochastic and name in ("expand", "repeat_interleave", "repeat", "reshape", "view", "transpose"):
-        outs = [replace(o, stochastic=o.shape[-1] == main.shape[-1]) for o in outs]
+    if main.stochastic and len(outs) == 1 and outs[0].shape[-1:] == main.shape[-1:]:
+        # Its rows still sum to one if they stay as they are.
+        row = torch.arange(main.shape[-1]).reshape((1,) * (main.ndim - 1) + (-1,))
+        kept = squeezed(part(row))
+        same = kept.shape[-1] == kept.numel() and torch.equal(kept.reshape(-1), row.reshape(-1))
+        outs = [replace(outs[0], stochastic=same)]
     sizes = stated_sizes(name, args[1:], kwargs, main.ndim, results)
     if name in ("chunk", "split", "unbind", "tensor_split") and several and len(outs) > 1:
         know.evens.append(Even([o.label for o in outs], f"{name} in {owner or 'the model'} cuts equal parts"))
     if not main.is_whole():
         know.moves.append(Move(name, owner, [main.label], [o.label for o in outs], sizes))
     return tuple(outs) if several else outs[0]
+
+
+def _chosen_axes(name: str, args: Any, kwargs: Any, ndim: int) -> list[int]:
+    """The axes of the first argument along which an index that is a tensor chooses."""
+    if name == "getitem":
+        return [axis for axis, part in indexed_axes(args[1], ndim) if isinstance(part, Flow | torch.Tensor)]
+    dim = kwargs.get("dim", kwargs.get("axis"))
+    if dim is None:
+        place = {"repeat_interleave": 2, "take_along_dim": 2, "roll": 2}.get(name, 1)
+        dim = args[place] if len(args) > place else None
+    return [dim % ndim] if isinstance(dim, int) and not isinstance(dim, bool) else list(range(ndim))
+
+
+def indexed_axes(index: Any, ndim: int) -> list[tuple[int, Any]]:
+    """Which axis every part of an index stands for, without new axes; a mask stands for as many as it has."""
+    parts = [part for part in (index if isinstance(index, tuple) else (index,)) if part is not None]
+
+    def width(part: Any) -> int:
+        if part is Ellipsis or isinstance(part, bool):
+            return 0
+        real = part.real if isinstance(part, Flow) else part
+        return real.ndim if isinstance(real, torch.Tensor) and real.dtype == torch.bool else 1
+
+    found: list[tuple[int, Any]] = []
+    axis = 0
+    for place, part in enumerate(parts):
+        if part is Ellipsis:
+            axis = ndim - sum(map(width, parts[place + 1 :]))
+            continue
+        found += [(axis + one, part) for one in range(width(part))]
+        axis += width(part)
+    return found
 
 
 def _chosen(know: Knowledge, name: str, owner: str, args: Any, kwargs: Any, flows: list[Flow], result: Any) -> Any:
@@ -193,6 +233,13 @@ def on_scatter(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwa
         know.channels.pin(index.label, f"{name} in {here} takes it for an index")
     source = args[-1]
     label = target.label
+    axis = kwargs.get("dim", args[1] if len(args) > 1 else None)
+    if name == "setitem":
+        chosen = [a for a, part in indexed_axes(args[1], target.ndim) if isinstance(part, Flow | torch.Tensor)]
+    else:
+        chosen = [axis % target.ndim] if isinstance(axis, int) else list(range(target.ndim))
+    if any(target.label.shape[one] > 1 for one in chosen):
+        return None  # which channel is written to is a number
     if isinstance(source, Flow):
         mine = [axis - target.ndim for axis in target.varied_axes()]
         theirs = [axis - source.ndim for axis in source.varied_axes()]

@@ -6,12 +6,12 @@ __all__ = [
     "ALONG",
     "CONVOLUTIONS",
     "CREATIONS",
-    "DECISIONS",
     "DROPOUTS",
     "ELEMENTWISE",
     "LIKE",
     "MOVES",
     "POOLS",
+    "RANDOM",
     "REDUCE",
     "SAME",
     "SCATTERS",
@@ -90,7 +90,7 @@ DROPOUTS = frozenset(
 LIKE = frozenset(
     [
         "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "randint_like", "bernoulli",
-        "normal_", "uniform_",
+        "normal", "uniform", "exponential", "zero", "fill",
     ]
 )
 # fmt: on
@@ -130,19 +130,21 @@ ALONG = frozenset(
 
 
 # fmt: off
-DECISIONS = frozenset(
+CREATIONS = frozenset(
     [
-        "item", "tolist", "bool", "int", "float", "numpy", "index", "array", "is_nonzero", "equal", "allclose",
-        "nonzero", "unique", "masked_select", "contains",
+        "zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty", "rand", "randn",
     ]
 )
 # fmt: on
 
 
+# Functions whose numbers differ at every call, also where no input goes into them.
 # fmt: off
-CREATIONS = frozenset(
+RANDOM = frozenset(
     [
-        "zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty", "rand", "randn",
+        "rand", "randn", "randint", "randperm", "normal", "uniform", "bernoulli", "multinomial", "rand_like",
+        "randn_like", "randint_like", "exponential", "random", "cauchy", "log_normal", "geometric", "poisson",
+        "trunc_normal",
     ]
 )
 # fmt: on

@@ -12,7 +12,6 @@ from ._names import (
     ALONG,
     CONVOLUTIONS,
     CREATIONS,
-    DECISIONS,
     DROPOUTS,
     ELEMENTWISE,
     LIKE,
@@ -44,6 +43,8 @@ from ._reducing import on_along, on_pooled, on_reduce
 
 __all__ = ["apply"]
 
+_ASSERTIONS = frozenset(["_assert", "_assert_async", "_assert_scalar"])
+
 
 def apply(know: Knowledge, name: str, owner: str, call: Callable[..., Any], args: Any, kwargs: Any, result: Any) -> Any:
     """The flows that a function writes, nested as ``result``; what is not understood is a barrier.
@@ -66,20 +67,13 @@ def apply(know: Knowledge, name: str, owner: str, call: Callable[..., Any], args
     if name in CREATIONS:
         return None
     if not tensors_in(result):
-        if name in DECISIONS:
+        if name not in _ASSERTIONS:
             for flow in flows_in((args, kwargs)):
                 know.channels.pin(flow.label, f"{name} in {here} lets its values decide what the code does")
         return result
     handler = _handler(name)
-    if handler is not None:
-        made = handler(know, name, owner, call, args, kwargs, result)
-        if made is not None:
-            return made
-    return _unknown_function(know, name, here, args, kwargs, result)
-
-
-def _unknown_function(know: Knowledge, name: str, here: str, args: Any, kwargs: Any, result: Any) -> Any:
-    return barred(know, f"{name} in {here} is not understood", args, kwargs, result)
+    made = None if handler is None else handler(know, name, owner, call, args, kwargs, result)
+    return barred(know, f"{name} in {here} is not understood", args, kwargs, result) if made is None else made
 
 
 def _handler(name: str) -> Callable[..., Any] | None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from ._arguments import channel_axes, flows_in, swap, tensors_in
+from ._arguments import bound, channel_axes, flows_in, swap, tensors_in
 from ._constants import lifted
 from ._elementwise import joined, padded
 from ._flow import Flow, Knowledge, squeezed
-from ._names import SAME
+from ._names import RANDOM, SAME
 
 __all__ = ["on_dropout", "on_elementwise", "on_like"]
 
@@ -44,7 +44,7 @@ def on_elementwise(know: Knowledge, name: str, owner: str, call: Any, args: Any,
     if not bool(varying.all()):
         value = _values(call, args, kwargs, shape)
         varying = varying | ~value.isfinite()
-    stochastic = len(flows) == 1 and flows[0].stochastic and name in (*SAME, "where", "masked_fill") and not loose
+    stochastic = len(flows) == 1 and flows[0].stochastic and name in SAME and not loose
     return Flow.of(shape, label, value, varying, stochastic=stochastic)
 
 
@@ -76,13 +76,22 @@ def _prelu(know: Knowledge, owner: str, args: Any, result: torch.Tensor) -> Flow
 
 
 def on_dropout(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs: Any, result: Any) -> Any:
-    flow = args[0] if args and isinstance(args[0], Flow) else flows_in((args, kwargs))[0]
-    return replace(flow, real=None)
+    """Dropout does nothing in evaluation mode; what code applies in any mode makes every number but zero random."""
+    flow, _, training = bound(args, kwargs, "input p training", {"training": True})
+    if not isinstance(flow, Flow):
+        return None
+    if not training:
+        return replace(flow, real=None)
+    moving = flow.varying | (flow.value != 0) | ("alpha" in name)
+    return Flow.of(flow.shape, flow.label, flow.value, moving)
 
 
 def on_like(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs: Any, result: Any) -> Any:
-    flow = flows_in((args, kwargs))[0]
-    drawn = name.startswith("rand") or name in ("bernoulli", "normal_", "uniform_", "empty_like")
-    if drawn:
+    """New tensors of the shape of another one: constants, or random numbers."""
+    flows = flows_in((args, kwargs))
+    if len(flows) != 1 or not isinstance(args[0] if args else None, Flow):
+        return None
+    flow = flows[0]
+    if name in RANDOM or name == "empty_like":
         return Flow.of(flow.shape, flow.label, torch.zeros(1), torch.ones(1, dtype=torch.bool))
     return Flow.of(flow.shape, flow.label, squeezed(result.detach().cpu().double()), torch.zeros(1, dtype=torch.bool))

@@ -19,12 +19,14 @@ def on_pooled(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwar
     """Pooling and interpolation: positions mix, channels (axis 1) do not."""
     flows = flows_in((args, kwargs))
     flow = flows[0]
-    if flow.ndim < 3 or any(flow.label.shape[axis] > 1 for axis in range(2, flow.ndim)):
+    spatial = next((int(one) for one in name if one.isdigit()), flow.ndim - 2)
+    first = flow.ndim - spatial
+    if first < 1 or any(flow.label.shape[axis] > 1 for axis in range(first, flow.ndim)):
         return None
     for other in flows[1:]:
         know.channels.pin(other.label, f"{name} in {owner or 'the model'} takes it for positions")
     results = tensors_in(result)
-    if len(flows) > 1 or (all(size == 1 for size in flow.varying.shape[2:]) and bool(flow.varying.all())):
+    if len(flows) > 1 or (all(size == 1 for size in flow.varying.shape[first:]) and bool(flow.varying.all())):
         outs = [
             Flow.of(tuple(one.shape), flow.label, torch.zeros(1), torch.ones(1, dtype=torch.bool)) for one in results
         ]
@@ -38,7 +40,9 @@ def on_pooled(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwar
         return found if isinstance(found, torch.Tensor) else found[0]
 
     value = on(flow.full(flow.value).contiguous())
-    varying = on(flow.full(flow.varying).double().contiguous()) > 0
+    # A position that varies may reach any other.
+    positions = tuple(range(first, flow.ndim))
+    varying = flow.varying.amax(positions, keepdim=True)
     out = Flow.of(tuple(results[0].shape), flow.label, value, varying)
     if isinstance(result, torch.Tensor):
         return out
@@ -91,6 +95,8 @@ def on_along(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwarg
     flow, results = flows[0], tensors_in(result)
     place = {"topk": 2, "normalize": 2, "kthvalue": 2}.get(name, 1)
     default = {"normalize": 1}.get(name, -1)
+    if name in ("softmax", "log_softmax", "softmin"):
+        default = 0 if flow.ndim in (0, 1, 3) else 1  # what torch takes where no axis is given
     dim = kwargs.get("dim", kwargs.get("axis", args[place] if len(args) > place else default))
     dim = default if not isinstance(dim, int) or isinstance(dim, bool) else dim
     dim %= max(flow.ndim, 1)

@@ -12,12 +12,13 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import InvalidArgumentError
-from ._arguments import flows_in, swap, tensors_in
+from ._arguments import fix_all, flows_in, swap, tensors_in
 from ._constants import constant_flow, derive
 from ._copies import plain_copy, unwrapped
 from ._flow import Flow, Knowledge
 from ._inputs import as_inputs
 from ._layers import handler_of
+from ._names import RANDOM
 from ._numbers import followed_lengths, mark_attributes
 from ._operations import apply
 from ._weighted import barrier
@@ -130,12 +131,35 @@ class _Watch(TorchFunctionMode):
         self.owners: list[str] = []
         self.inside = 0  # depth of layers that are understood as a whole
         self._flows: dict[int, tuple[torch.Tensor, Flow]] = {}
+        # Tensors that no input can change: those that the model holds, and what functions make of them alone.
+        self._constants: dict[int, torch.Tensor] = {id(tensor): tensor for tensor in _held_by(know.model)}
+        self._written: dict[int, torch.Tensor] = {}  # memory that something followed was written into
 
     # ------------------------------------------------------------------ what is followed
     def flow_of(self, tensor: torch.Tensor) -> Flow | None:
         """What is known of a tensor; None for what does not depend on an input."""
         found = self._flows.get(id(tensor))
-        return None if found is None else found[1]
+        if found is not None:
+            return found[1]
+        known = id(tensor) in self._constants
+        if known and not (self._written and _storage(tensor) in self._written):
+            return None
+        twin = self._same_memory(tensor)
+        fix_all(self.know, tensor, "its memory is written to")
+        # It came about unseen, or through memory that was written to: nothing is known of it.
+        flow = self.know.whole(tensor) if twin is None else twin
+        self.follow(tensor, flow)
+        return self._flows[id(tensor)][1]
+
+    def _same_memory(self, tensor: torch.Tensor) -> Flow | None:
+        """The flow of a followed tensor that is the same memory under another object."""
+        place = _place(tensor)
+        if place is None:
+            return None
+        for held, flow in self._flows.values():
+            if _place(held) == place:
+                return flow
+        return None
 
     def follow(self, tensor: torch.Tensor, flow: Flow) -> None:
         """Remember what is known of a tensor."""
@@ -145,20 +169,35 @@ class _Watch(TorchFunctionMode):
             flow = self.know.whole(tensor)
         self._flows[id(tensor)] = (tensor, replace(flow, real=tensor))
 
+    def trust(self, *tensors: torch.Tensor) -> None:
+        """Remember tensors as constants."""
+        for tensor in tensors:
+            self._constants[id(tensor)] = tensor
+
     def seen(self, value: Any) -> Any:
         """The same nesting with flows in place of the tensors that are followed."""
         return swap(value, lambda one: self.flow_of(one) or one if isinstance(one, torch.Tensor) else one)
 
     def assign(self, result: Any, flows: Any) -> None:
-        """Follow the tensors of a result."""
+        """Follow the tensors of a result; where the flows do not match its nesting, nothing is known of them."""
         if isinstance(result, torch.Tensor):
             if isinstance(flows, Flow):
                 self.follow(result, flows)
-        elif isinstance(result, list | tuple):
-            for one, flow in zip(
-                result, flows if isinstance(flows, list | tuple) else [flows] * len(result), strict=False
-            ):
+            else:
+                self.assign_whole(result, flows)
+        elif isinstance(result, list | tuple) and isinstance(flows, list | tuple) and len(flows) == len(result):
+            for one, flow in zip(result, flows, strict=True):
                 self.assign(one, flow)
+        else:
+            self.assign_whole(result, flows)
+
+    def assign_whole(self, result: Any, flows: Any) -> None:
+        """Follow the tensors of a result of which nothing is known."""
+        reason = f"what {self.owners[-1] if self.owners else 'the model'} gives is nested in another way than expected"
+        for flow in flows_in(flows):
+            self.know.channels.pin(flow.label, reason)
+        for tensor in outputs_of(result):
+            self.follow(tensor, self.know.whole(tensor))
 
     # ------------------------------------------------------------------ functions
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -170,37 +209,58 @@ class _Watch(TorchFunctionMode):
             answer = func(*args, **kwargs)
             return followed_lengths(answer) if name in _LENGTHS else answer
         given = self.seen(args), self.seen(kwargs)
-        before = [one for one in flows_in(given) if one.real is not None]
-        versions = {id(t): t._version for t in tensors_in((args, kwargs))}
+        every = tensors_in((args, kwargs))
+        versions = {id(one): _version(one) for one in every}
+        followed = bool(flows_in(given))
         result = func(*args, **kwargs)
+        changed = [one for one in every if _version(one) != versions[id(one)]]
+        if in_place and every and every[0].is_inference():
+            changed = every[:1]
         owner = self.owners[-1] if self.owners else ""
-        changed = [t for t in tensors_in((args, kwargs)) if t._version != versions[id(t)]]
-        out_of_place = _twin_of(func, name) if in_place or name == "setitem" else func
-        if not before:
+        if name in ("set_data", "set_real", "set_imag", "set"):
+            self._replaced(name, owner, args, given)
+            return result
+        if not followed:
             lifted = self._lifted(name, args, kwargs)
             if lifted is None:
                 self._constant(name, owner, func, args, kwargs, result)
                 return result
             given = lifted, given[1]
         target = args[0] if name == "setitem" else result
-        try:
-            flows = apply(self.know, name, owner, out_of_place, *given, target)
-        except Exception as error:
-            line = next(iter(str(error).splitlines()), "")[:120]
-            where = f"{name} in {owner or 'the model'}"
-            reason = f"{where} is used in a way that is not understood ({type(error).__name__}: {line})"
-            for tensor in tensors_in((args, kwargs)):
-                for source in self.know.sources(tensor):
-                    self.know.fix(source.name, reason)
-            flows = barrier(self.know, reason, *flows_in(given), like=target)
+        out_of_place = _twin_of(func, name) if in_place or name == "setitem" else func
+        flows = self._flows_by_table(name, owner, out_of_place, given, (args, kwargs), target)
         if flows is None and not changed:
             self._constant(name, owner, func, args, kwargs, result)
             return result
         if changed:
+            if not isinstance(flows, Flow):
+                barrier(self.know, f"{name} in {owner or 'the model'} writes to its arguments", *flows_in(given))
             self._changed_in_place(changed, flows, name, owner)
         if name != "setitem":
             self.assign(result, flows)
         return result
+
+    def _flows_by_table(self, name: str, owner: str, call: Any, given: Any, plain: Any, target: Any) -> Any:
+        """What the table of functions makes of the flows; whatever it trips over is a barrier."""
+        try:
+            return apply(self.know, name, owner, call, *given, target)
+        except Exception as error:
+            line = next(iter(str(error).splitlines()), "")[:120]
+            where = f"{name} in {owner or 'the model'}"
+            reason = f"{where} is used in a way that is not understood ({type(error).__name__}: {line})"
+            for tensor in tensors_in(plain):
+                fix_all(self.know, tensor, reason)
+            return barrier(self.know, reason, *flows_in(given), like=target)
+
+    def _replaced(self, name: str, owner: str, args: Any, given: Any) -> None:
+        """An attribute of a tensor that is set, such as its data: nothing is known of it afterwards."""
+        reason = f"{name} in {owner or 'the model'} replaces what a tensor holds"
+        for flow in flows_in(given):
+            self.know.channels.pin(flow.label, reason)
+        for tensor in tensors_in(args):
+            fix_all(self.know, tensor, reason)
+        if args and isinstance(args[0], torch.Tensor):
+            self.follow(args[0], self.know.whole(args[0]))
 
     def _lifted(self, name: str, args: Any, kwargs: Any) -> Any:
         """The arguments of a layer that reads a constant, the constant as a flow; None for other functions."""
@@ -220,32 +280,39 @@ class _Watch(TorchFunctionMode):
         return isinstance(one, nn.Parameter) and bool(self.know.sources(one))
 
     def _constant(self, name: str, owner: str, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        if name in RANDOM:
+            for tensor in outputs_of(result):
+                self.follow(tensor, self.know.whole(tensor))
+            return
+        self.trust(*outputs_of(result))
         try:
             derive(self.know, name, owner, func, args, kwargs, result)
         except Exception as error:
             for tensor in tensors_in((args, kwargs)):
-                for source in self.know.sources(tensor):
-                    self.know.fix(source.name, f"{name} in {owner or 'the model'} is not understood ({error})")
+                fix_all(self.know, tensor, f"{name} in {owner or 'the model'} is not understood ({error})")
 
     def _changed_in_place(self, changed: list[torch.Tensor], flows: Any, name: str, owner: str) -> None:
         """A tensor that was written to, and all that look at the same memory."""
+        reason = f"{name} in {owner or 'the model'} writes into memory that another tensor shows"
         for tensor in changed:
             made = flows if isinstance(flows, Flow) and flows.shape == tuple(tensor.shape) else None
-            storage = tensor.untyped_storage().data_ptr()
+            storage, place = _storage(tensor), _place(tensor)
+            if storage is not None:
+                self._written[storage] = tensor
+            if made is not None and id(tensor) not in self._flows and tensor._is_view():
+                self.know.channels.pin(made.label, reason)  # what it is a part of may not be followed
             for held, flow in list(self._flows.values()):
-                if held is tensor or held.untyped_storage().data_ptr() != storage:
+                if held is tensor or storage is None or _storage(held) != storage:
                     continue
-                if made is not None and held.shape == tensor.shape and held.data_ptr() == tensor.data_ptr():
+                if made is not None and _place(held) == place:
                     self.follow(held, made)
                     continue
-                reason = f"{name} in {owner or 'the model'} writes into memory that another tensor shows"
                 self.know.channels.pin(flow.label, reason)
                 if made is not None:
                     self.know.channels.pin(made.label, reason)
                 self.follow(held, self.know.whole(held))
             self.follow(tensor, made if made is not None else self.know.whole(tensor))
-            for source in self.know.sources(tensor):
-                self.know.fix(source.name, f"{name} in {owner or 'the model'} writes into it")
+            fix_all(self.know, tensor, f"{name} in {owner or 'the model'} writes into it")
 
     # ------------------------------------------------------------------ modules
     @contextmanager
@@ -276,13 +343,15 @@ class _Watch(TorchFunctionMode):
             if handler is None:
                 return
             self.inside -= 1
-            if self.inside:
+            if self.inside or result is None:
                 return
             self.inside += 1  # what a rule computes is not followed
             try:
                 flows = flows_in(self.seen((args, kwargs)))
                 if flows:
                     self.assign(result, self._by_rule(name, module, handler, flows, result))
+                else:
+                    self.trust(*outputs_of(result))
             finally:
                 self.inside -= 1
 
@@ -296,9 +365,36 @@ class _Watch(TorchFunctionMode):
             except Exception as error:
                 reason = f"{name} ({type(module).__name__}) is not understood ({type(error).__name__}: {error})"
         for tensor in module.parameters():
-            for source in self.know.sources(tensor):
-                self.know.fix(source.name, reason)
+            fix_all(self.know, tensor, reason)
         return barrier(self.know, reason, *flows, like=result)
+
+
+def _held_by(model: nn.Module) -> Iterator[torch.Tensor]:
+    """Parameters, buffers and tensors that modules hold otherwise."""
+    for module in model.modules():
+        yield from outputs_of(list(vars(module).values()))
+    yield from model.parameters()
+    yield from model.buffers()
+
+
+def _version(tensor: torch.Tensor) -> int:
+    """How often a tensor was written to; tensors of the inference mode do not count."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _storage(tensor: torch.Tensor) -> int | None:
+    """Address of the memory that a tensor shows, None where it has none."""
+    try:
+        return tensor.untyped_storage().data_ptr() or None
+    except (RuntimeError, NotImplementedError):  # wrappers, sparse and virtual tensors
+        return None
+
+
+def _place(tensor: torch.Tensor) -> tuple[Any, ...] | None:
+    """Where and how a tensor lies in memory."""
+    if _storage(tensor) is None:
+        return None
+    return tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
 
 
 def _named(func: Any) -> tuple[str, bool]:
@@ -355,7 +451,7 @@ def analyze(model: nn.Module, example_inputs: Any, *, assume_zeroed: bool = Fals
     InvalidArgumentError
         If ``model`` is no module or does not run on the example inputs; the message says where.
     """
-    inputs = as_inputs(example_inputs)
+    inputs = as_inputs(example_inputs).copied()
     twin = plain_copy(unwrapped(model)).eval()
     know = Knowledge(twin, assume_zeroed=assume_zeroed)
     mark_attributes(twin)

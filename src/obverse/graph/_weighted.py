@@ -104,7 +104,11 @@ def convolve(
     the input.
     """
     if flow.ndim != weight.ndim:
-        return barrier(know, f"{owner} reads an input without a batch axis", flow, like=torch.empty(out_shape))  # type: ignore[no-any-return]
+        reason = f"{owner} reads an input without a batch axis"
+        for tensor in (weight, bias):
+            for source in () if tensor is None else know.sources(tensor):
+                know.fix(source.name, reason)
+        return barrier(know, reason, flow, like=torch.empty(out_shape))  # type: ignore[no-any-return]
     inside, outside = flow.shape[1], out_shape[1]
     columns = know.channels.tie_along(flow.label, 1, inside)
     depthwise = groups == inside and groups == outside and groups > 1
