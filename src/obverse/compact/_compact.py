@@ -166,7 +166,7 @@ def _differences(
 
 def _cost(model: nn.Module, inputs: Inputs) -> Cost:
     held = {id(t): t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers())}
-    return Cost(parameters(model), macs(model, inputs), sum(held.values()))
+    return Cost(parameters(model), macs(plain_copy(model), inputs.copied()), sum(held.values()))
 
 
 def _certificate(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import torch
 from torch import nn
 
-from ..graph import Inputs, double_precision, outputs_of
+from ..graph import Inputs, evaluated
 from ._certificate import Difference
 
 __all__ = ["Probes"]
@@ -41,7 +40,7 @@ class Probes:
         found = {}
         for kind, inputs in self.inputs.items():
             try:
-                found[kind] = _run(model, inputs, torch.float64)
+                found[kind] = evaluated(model, inputs, torch.float64)
             except Exception:  # numbers and shapes that the model itself does not take
                 if kind == "given":
                     raise
@@ -51,7 +50,7 @@ class Probes:
         """What is wrong with a smaller model in words, empty where its outputs are the expected ones."""
         for kind, wanted in expected.items():
             try:
-                found = _run(small, self.inputs[kind], torch.float64)
+                found = evaluated(small, self.inputs[kind], torch.float64)
             except Exception as error:  # whatever the model's code raises on sizes that do not fit
                 line = next(iter(str(error).splitlines()), type(error).__name__)[:160]
                 return f"the smaller model does not run{_on(kind)} ({line})"
@@ -67,12 +66,12 @@ class Probes:
         found = []
         for kind, inputs in self.inputs.items():
             try:
-                wanted = _run(model, inputs, dtype)
+                wanted = evaluated(model, inputs, dtype)
             except Exception:  # numbers and shapes that the model itself does not take
                 if kind == "given":
                     raise
                 continue
-            gap, scale = _gap(_run(small, inputs, dtype), wanted)
+            gap, scale = _gap(evaluated(small, inputs, dtype), wanted)
             found.append(Difference(kind, str(dtype).removeprefix("torch."), gap, scale))
         return found
 
@@ -81,14 +80,6 @@ def _on(kind: str) -> str:
     return {"given": "", "batch": " on another batch size", "length": " on another length"}.get(
         kind, f" on {kind} inputs"
     )
-
-
-def _run(model: nn.Module, inputs: Inputs, dtype: torch.dtype) -> list[torch.Tensor]:
-    """The outputs, the same random numbers drawn at every call."""
-    fed = inputs.copied().map(lambda one: one.to(dtype) if one.is_floating_point() else one)
-    with torch.no_grad(), double_precision() if dtype == torch.float64 else nullcontext(), torch.random.fork_rng():
-        torch.manual_seed(0)
-        return outputs_of(fed.call(model))
 
 
 def _gap(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> tuple[float, float]:

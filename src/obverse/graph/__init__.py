@@ -9,10 +9,12 @@ from ._copies import plain_copy, unwrapped
 from ._costs import latency, macs, parameters, time_ratio
 from ._dead import Verdict, judge
 from ._dependencies import KINDS, Dependencies, Group, Slice, dependencies, grouped
+from ._evaluation import evaluated
 from ._families import Family, Removable, removable
 from ._flow import Flow, Knowledge, Read
 from ._inputs import Inputs, as_inputs
 from ._layers import register_layer
+from ._norms import recognized_rms_norm
 from ._precision import double_precision
 from ._rebuild import Change, Rebuilt, rebuild
 from ._timing import Interval, compare_times, interval_of
@@ -41,6 +43,7 @@ __all__ = [
     "dependencies",
     "double_precision",
     "estimated_bytes",
+    "evaluated",
     "grouped",
     "interval_of",
     "judge",
@@ -51,6 +54,7 @@ __all__ = [
     "pattern_of",
     "plain_copy",
     "rebuild",
+    "recognized_rms_norm",
     "register_layer",
     "removable",
     "stored_bytes",

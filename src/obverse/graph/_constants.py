@@ -10,7 +10,7 @@ import torch
 from ._arguments import fix_all, stated_sizes, swap, tensors_in
 from ._channels import WHOLE
 from ._flow import Flow, Knowledge, Move, Source, squeezed
-from ._names import CREATIONS, ELEMENTWISE, LIKE, MOVES, SAME
+from ._names import CREATIONS, ELEMENTWISE, LIKE, MOVES, SAME, SHAPED_LIKE
 from ._numbers import Attribute
 
 __all__ = ["constant_flow", "derive", "lifted"]
@@ -18,7 +18,8 @@ __all__ = ["constant_flow", "derive", "lifted"]
 
 def derive(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs: Any, result: Any) -> None:
     """Follow what a function makes of parameters alone; a parameter that goes into anything else keeps its shape."""
-    used = [one for one in tensors_in((args, kwargs)) if know.sources(one) and one.is_floating_point()]
+    every = tensors_in(args[:1]) if name in SHAPED_LIKE else tensors_in((args, kwargs))
+    used = [one for one in every if know.sources(one) and one.is_floating_point()]
     if not used:
         if isinstance(result, torch.Tensor) and result.ndim:
             given = args[1:] if args and isinstance(args[0], torch.Tensor) else args
@@ -42,7 +43,12 @@ def derive(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs:
         # A direction of length zero has none: the length alone goes to zero, and the direction follows it.
         know.follows |= {(one.name, axis) for one in whole}
         know.derive(made[0], [*whole, *(replace(one, axes={axis: axis}) for one in know.sources(length))])
-    elif name in MOVES and len(used) == 1 and _only_indices(used[0], tensors_in((args, kwargs))):
+    elif name == "mv" and len(used) == 2 and not kwargs:
+        know.derive(made[0], _spread(know, *args))
+    elif name in ("dot", "vdot") and len(used) == 2 and not kwargs:
+        labels = know.axis(args[0], 0, "a singular vector: one entry for each channel")
+        know.channels.tie(labels, know.axis(args[1], 0, "a singular vector: one entry for each channel"))
+    elif name in MOVES and len(used) == 1 and _only_indices(used[0], every):
         for position, one in enumerate(made):
             moved_sources = [
                 _moved_source(source, call, args, kwargs, used[0], one, position) for source in know.sources(used[0])
@@ -73,6 +79,21 @@ def derive(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs:
     else:
         for tensor in used:
             fix_all(know, tensor, f"{name} in {owner or 'the model'} is not understood")
+
+
+def _spread(know: Knowledge, matrix: torch.Tensor, vector: torch.Tensor) -> list[Source]:
+    """The product of a weight and a buffer, as in the largest singular value: what goes must be zero in the weight."""
+    rows, columns = (know.axis(matrix, axis, "channels of a normalized weight") for axis in (0, 1))
+    know.channels.tie(columns, know.axis(vector, 0, "a singular vector: one entry for each channel"))
+    if not know.assume_zeroed:
+        for labels, axis in ((rows, 1), (columns, 0)):
+            know.channels.pin(labels[(matrix != 0).any(axis).cpu()], "the largest singular value depends on it")
+    found = []
+    for source in know.sources(matrix):
+        place = source.axis(0, matrix.ndim)
+        if place is not None and source.shape[place[0]] == len(matrix):
+            found.append(Source(source.name, source.shape, axes={0: place[0]}))
+    return found
 
 
 def _only_indices(tensor: torch.Tensor, every: list[torch.Tensor]) -> bool:

@@ -14,11 +14,11 @@ from ._bisect import culprits, pattern_of
 from ._copies import plain_copy, unwrapped
 from ._dead import Verdict, missing_from_box
 from ._dependencies import KINDS, Group, grouped
+from ._evaluation import evaluated
 from ._flow import Knowledge
 from ._inputs import Inputs, as_inputs
-from ._precision import double_precision
 from ._rebuild import rebuild
-from ._watch import analyze, outputs_of
+from ._watch import analyze
 
 __all__ = ["Family", "Removable", "removable"]
 
@@ -136,7 +136,7 @@ def _tried(model: nn.Module, inputs: Inputs, found: Removable) -> Removable:
     """The families that really follow: half of each is zeroed and taken out of a copy, which must compute the same."""
 
     def works(families: Sequence[Family]) -> bool:
-        zeroed = plain_copy(model).eval().to(torch.float64)
+        zeroed = plain_copy(model).eval().double()
         named = dict(zeroed.named_parameters(remove_duplicate=False))
         gone = []
         with torch.no_grad():
@@ -147,11 +147,10 @@ def _tried(model: nn.Module, inputs: Inputs, found: Removable) -> Removable:
                     for axis, groups in axes.items():
                         places = ((groups >= 0) & (groups < some)).nonzero()[:, 0].to(named[name].device)
                         named[name].data.index_fill_(axis, places, 0.0)
-            fed = inputs.map(lambda one: one.to(torch.float64) if one.is_floating_point() else one)
+            smaller = found.without(zeroed, gone)
+            before = evaluated(zeroed, inputs, torch.float64)
             try:
-                with double_precision():
-                    before = outputs_of(fed.call(zeroed))
-                    after = outputs_of(fed.call(found.without(zeroed, gone)))
+                after = evaluated(smaller, inputs, torch.float64)
             except Exception:  # whatever the model's code raises on sizes that do not fit
                 return False
         return len(before) == len(after) and all(map(_equal, before, after))

@@ -15,6 +15,7 @@ __all__ = [
     "REDUCE",
     "SAME",
     "SCATTERS",
+    "SHAPED_LIKE",
 ]
 
 # fmt: off
@@ -42,6 +43,10 @@ SAME = frozenset(
     ]
 )
 # fmt: on
+
+
+# Functions that only move, whose further arguments say which type or shape to take.
+SHAPED_LIKE = SAME | {"expand_as", "view_as", "reshape_as", "expand", "view", "reshape", "broadcast_to", "repeat"}
 
 
 # fmt: off

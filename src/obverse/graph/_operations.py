@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from ._arguments import barred, flows_in, tensors_in
 from ._flow import Knowledge
 from ._moving import on_move, on_packed, on_pad, on_scatter
@@ -19,6 +21,7 @@ from ._names import (
     POOLS,
     REDUCE,
     SCATTERS,
+    SHAPED_LIKE,
 )
 from ._pointwise import on_dropout, on_elementwise, on_like
 from ._reading import (
@@ -64,8 +67,8 @@ def apply(know: Knowledge, name: str, owner: str, call: Callable[..., Any], args
         What it gave on the example inputs.
     """
     here = owner or "the model"
-    if name in CREATIONS:
-        return None
+    if name in CREATIONS or (name in SHAPED_LIKE and args and isinstance(args[0], torch.Tensor)):
+        return None  # a constant, of the shape or type of something else
     if not tensors_in(result):
         if name not in _ASSERTIONS:
             for flow in flows_in((args, kwargs)):

@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from ._copies import plain_copy
 from ._dead import Verdict, fold
@@ -103,8 +106,18 @@ def _fold(twin: nn.Module, know: Knowledge, verdict: Verdict, done: Rebuilt) -> 
             done.folded.append(f"constants of removed channels went into {read.bias}")
 
 
+def _recompute(layer: nn.Module) -> None:
+    """Weights that hooks of torch compute before every call: of pruning, and of the older weight and spectral norms."""
+    for hook in layer._forward_pre_hooks.values():
+        if isinstance(hook, BasePruningMethod | WeightNorm):
+            hook(layer, ())
+        elif isinstance(hook, SpectralNorm):
+            setattr(layer, hook.name, hook.compute_weight(layer, do_power_iteration=False))
+
+
 def _refresh(layer: Any) -> None:
     """Attributes that a layer of torch derives from the shapes of its tensors."""
+    _recompute(layer)
     if isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = layer.weight.shape
     elif isinstance(layer, nn.modules.conv._ConvTransposeNd):
@@ -126,7 +139,9 @@ def _refresh(layer: Any) -> None:
         layer.num_groups = layer.num_channels // share
     elif isinstance(layer, nn.RMSNorm):
         layer.normalized_shape = tuple(layer.weight.shape)
-    elif isinstance(layer, nn.Embedding):
+    elif isinstance(layer, nn.PReLU):
+        layer.num_parameters = len(layer.weight)
+    elif isinstance(layer, nn.Embedding | nn.EmbeddingBag):
         layer.num_embeddings, layer.embedding_dim = layer.weight.shape
     elif isinstance(layer, nn.RNNBase):
         layer.input_size = int(layer.get_parameter("weight_ih_l0").shape[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
@@ -129,6 +130,8 @@ class _Watch(TorchFunctionMode):
         super().__init__()
         self.know = know
         self.owners: list[str] = []
+        self.failed_in = ""  # the innermost module that the last error came from
+        self._error: BaseException | None = None
         self.inside = 0  # depth of layers that are understood as a whole
         self._flows: dict[int, tuple[torch.Tensor, Flow]] = {}
         # Tensors that no input can change: those that the model holds, and what functions make of them alone.
@@ -243,7 +246,7 @@ class _Watch(TorchFunctionMode):
     def _flows_by_table(self, name: str, owner: str, call: Any, given: Any, plain: Any, target: Any) -> Any:
         """What the table of functions makes of the flows; whatever it trips over is a barrier."""
         try:
-            return apply(self.know, name, owner, call, *given, target)
+            return apply(self.know, name, owner, call, given[0], given[1], target)
         except Exception as error:
             line = next(iter(str(error).splitlines()), "")[:120]
             where = f"{name} in {owner or 'the model'}"
@@ -338,6 +341,9 @@ class _Watch(TorchFunctionMode):
 
     def _leave(self, name: str, handler: Any) -> Any:
         def leave(module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
+            error = sys.exc_info()[1]
+            if error is not None and error is not self._error:
+                self._error, self.failed_in = error, name
             if self.owners and self.owners[-1] == name:
                 self.owners.pop()
             if handler is None:
@@ -464,7 +470,7 @@ def analyze(model: nn.Module, example_inputs: Any, *, assume_zeroed: bool = Fals
         with torch.no_grad(), watch.watching(twin), watch:
             result = inputs.call(twin)
     except Exception as error:
-        where = f" in {watch.owners[-1]}" if watch.owners and watch.owners[-1] else ""
+        where = f" in {watch.failed_in}" if watch.failed_in else ""
         line = next(iter(str(error).splitlines()), "")[:300]
         raise InvalidArgumentError(
             f"{type(model).__name__} does not run on the example inputs ({type(error).__name__}{where}: {line})"
