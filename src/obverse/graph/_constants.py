@@ -138,6 +138,8 @@ def lifted(know: Knowledge, tensor: torch.Tensor, beside: list[Flow], name: str,
         ):
             # The same number everywhere: code that makes it from the shape of another tensor makes a smaller one.
             like = next(one for one in beside if -axis <= one.ndim and one.shape[axis] == tensor.shape[axis])
+            if any(_is_thin(tensor, one) for one in _along(like) if one != axis):
+                continue  # it runs along some of the axes with channels only, whose size stays
             along = know.channels.tie_along(like.label, axis, like.shape[axis])
             label = along.reshape(-1, *[1] * (-axis - 1))
             label = label.reshape((1,) * (tensor.ndim - label.ndim) + tuple(label.shape))
@@ -148,6 +150,14 @@ def lifted(know: Knowledge, tensor: torch.Tensor, beside: list[Flow], name: str,
     return replace(
         Flow.of(tuple(tensor.shape), label, value, torch.zeros((1,) * tensor.ndim, dtype=torch.bool)), real=tensor
     )
+
+
+def _along(flow: Flow) -> list[int]:
+    return [axis - flow.ndim for axis in flow.varied_axes()]
+
+
+def _is_thin(tensor: torch.Tensor, axis: int) -> bool:
+    return -axis > tensor.ndim or tensor.shape[axis] == 1
 
 
 def _stated(know: Knowledge, tensor: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

@@ -123,7 +123,14 @@ def removable(model: nn.Module, example_inputs: Any) -> Removable:
         elif any((one.tensor, one.axis) in know.writes for one in slices):
             key = (group.kinds, tuple(sorted((one.tensor, one.axis, len(one.indices)) for one in slices)))
             alike.setdefault(key, []).append((root, group))
-    families = [_family(know, kinds, groups, order, parameters) for (kinds, _), groups in alike.items()]
+    families = []
+    for (kinds, _), groups in alike.items():
+        family = _family(know, kinds, groups, order, parameters)
+        if any(bool((numbers == 0).all()) for axes in family.axes.values() for numbers in axes.values()):
+            # One group is all that there is along an axis, of which something stays.
+            kept |= dict.fromkeys(family.writers, "all of its channels go together, and a layer keeps at least one")
+        else:
+            families.append(family)
     every = torch.from_numpy(know.channels.every_root())
     # The copies of weights that the analysis made are not needed any more.
     know.reads.clear()
