@@ -129,6 +129,13 @@ def into_a_row(m, y):
     return out.sum(0)
 
 
+def into_a_constant(m, y):
+    out = torch.full((len(y), 16), 0.5)
+    out.add_(y)
+    total = torch.zeros(len(y), y.shape[1]).to(y).index_add_(0, torch.arange(len(y)), out)
+    return out + total
+
+
 def through_numpy(m, y):
     return y + torch.from_numpy(y.detach().numpy().copy()) * 0.5
 
@@ -157,7 +164,17 @@ def random_numbers(m, y):
 
 @pytest.mark.parametrize(
     "between",
-    [into_a_view, into_a_row, through_numpy, by_data, by_list, by_index, always_dropped, random_numbers],
+    [
+        into_a_view,
+        into_a_row,
+        into_a_constant,
+        through_numpy,
+        by_data,
+        by_list,
+        by_index,
+        always_dropped,
+        random_numbers,
+    ],
     ids=lambda one: one.__name__,
 )
 @pytest.mark.parametrize("live", [True, False], ids=["constant", "zero"])

@@ -222,6 +222,14 @@ class Source:
         return found
 
 
+def _covers(index: torch.Tensor, size: int) -> bool:
+    """Whether an index has every place equally often in order, as a reshape leaves it."""
+    if len(index) % size:
+        return False
+    every, times = torch.arange(size), len(index) // size
+    return torch.equal(index, every.repeat_interleave(times)) or torch.equal(index, every.repeat(times))
+
+
 @dataclass
 class Knowledge:
     """Everything the analysis of one model found out."""
@@ -279,6 +287,16 @@ class Knowledge:
         self.created[id(tensor)] = (owner, sizes)
         self._held.append(tensor)
 
+    def snapshot(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A copy of a constant, of which everything is known that is known of it."""
+        copy = tensor.detach().clone()
+        if self.sources(tensor):
+            self.derive(copy, self.sources(tensor))
+        if id(tensor) in self.created:
+            self.create(copy, *self.created[id(tensor)])
+        self._held.append(copy)
+        return copy
+
     def axis(self, tensor: torch.Tensor, axis: int, words: str, *, writes: bool = False) -> torch.Tensor:
         """The labels of a weight's indices along an axis; the same at every use, so tied tensors stay tied."""
         found: torch.Tensor | None = None
@@ -306,7 +324,7 @@ class Knowledge:
             self.words.setdefault((source.name, own), words)
             if writes:
                 self.writes.add((source.name, own))
-            if index is not None and not torch.equal(index, torch.arange(source.shape[own])):
+            if index is not None and not _covers(index, source.shape[own]):
                 self.fix(source.name, f"parts of {source.name} are used apart")
             yield held[own] if index is None else held[own][index]
 

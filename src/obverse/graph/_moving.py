@@ -15,7 +15,7 @@ from ._flow import Even, Flow, Knowledge, Move, squeezed
 from ._moves import moved
 from ._names import SAME
 
-__all__ = ["on_move", "on_packed", "on_pad", "on_scatter"]
+__all__ = ["on_gated", "on_move", "on_packed", "on_pad", "on_scatter"]
 
 
 def on_move(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs: Any, result: Any) -> Any:
@@ -177,6 +177,25 @@ def _patches(know: Knowledge, args: Any, kwargs: Any, call: Any, result: torch.T
         return made
     still = ~flow.varying.expand(-1, flow.shape[1], -1, -1).flatten(2).any(2).any(0)
     return Flow.of(made.shape, out, torch.zeros(1), ~still.repeat_interleave(times).reshape(1, -1, 1))
+
+
+def on_gated(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs: Any, result: torch.Tensor) -> Any:
+    """`functional.glu`: the first half, times the sigmoid of the second."""
+    flow = args[0] if args else None
+    axis = kwargs.get("dim", args[1] if len(args) > 1 else -1)
+    if not isinstance(flow, Flow):
+        return None
+    parts = [
+        part.expand([n if a == axis % flow.ndim else part.shape[a] for a, n in enumerate(flow.shape)]).chunk(2, axis)
+        for part in (flow.label, flow.value, flow.varying)
+    ]
+    (label, other), (value, gate), (varying, moving) = parts
+    reason = f"glu in {owner or 'the model'} multiplies its halves"
+    know.evens.append(Even([label, other], reason))
+    know.channels.tie(label, other)
+    know.moves.append(Move(name, owner, [flow.label], [label, other]))
+    # Zero stays zero whatever the gate is; a gate never is.
+    return Flow.of(tuple(result.shape), label, value * gate.sigmoid(), varying | (moving & (value != 0)))
 
 
 def on_pad(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs: Any, result: torch.Tensor) -> Any:

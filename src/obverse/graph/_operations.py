@@ -9,7 +9,7 @@ import torch
 
 from ._arguments import barred, flows_in, tensors_in
 from ._flow import Knowledge
-from ._moving import on_move, on_packed, on_pad, on_scatter
+from ._moving import on_gated, on_move, on_packed, on_pad, on_scatter
 from ._names import (
     ALONG,
     CONVOLUTIONS,
@@ -118,6 +118,7 @@ _HANDLERS: dict[str, Callable[..., Any]] = {
     "scaled_dot_product_attention": on_attention,
     "multi_head_attention_forward": on_heads_of_torch,
     "pad": on_pad,
+    "glu": on_gated,
     "lstm": on_cells,
     "gru": on_cells,
     "rnn_tanh": on_cells,

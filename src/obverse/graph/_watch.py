@@ -215,6 +215,9 @@ class _Watch(TorchFunctionMode):
         every = tensors_in((args, kwargs))
         versions = {id(one): _version(one) for one in every}
         followed = bool(flows_in(given))
+        if followed and (in_place or name == "setitem") and args and isinstance(given[0][0], torch.Tensor):
+            # A constant that is written to: what it was before.
+            given = (self.know.snapshot(args[0]), *given[0][1:]), given[1]
         result = func(*args, **kwargs)
         changed = [one for one in every if _version(one) != versions[id(one)]]
         if in_place and every and every[0].is_inference():
