@@ -20,8 +20,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import multiprocessing
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -185,18 +185,29 @@ def pruned_by_rival(family: str, name: str) -> dict[str, Any] | None:
 
 
 def in_own_process(family: str, name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """A row, measured by a fresh interpreter within the time limit."""
-    command = [sys.executable, __file__, "--one", family, name]
-    command += ["--train"] * options.train + ["--export"] * options.export
+    """A row, measured by a process that is forked for it, within the time limit."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+
+    def work() -> None:
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        theirs.send(measured(family, name, train=options.train, export=options.export))
+
+    process = context.Process(target=work)
+    process.start()
+    theirs.close()
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=options.limit)
-    except subprocess.TimeoutExpired:
-        return {"error": f"it took more than {options.limit:g} s"}
-    lines = done.stdout.strip().splitlines()
-    if done.returncode or not lines:
-        return {"error": (done.stderr.strip().splitlines() or ["no output"])[-1][:300]}
-    row: dict[str, Any] = json.loads(lines[-1])
-    return row
+        if not ours.poll(options.limit):
+            return {"error": f"it took more than {options.limit:g} s"}
+        row: dict[str, Any] = ours.recv()
+        return row
+    except EOFError:
+        process.join()
+        return {"error": f"the process ended with exit status {process.exitcode}"}
+    finally:
+        process.kill()
+        process.join()
 
 
 def installed(family: str) -> bool:
@@ -248,14 +259,8 @@ def main() -> None:
     parser.add_argument("--export", action="store_true", help="write every small model with torch.export")
     parser.add_argument("--limit", type=float, default=600.0, help="seconds for one model")
     parser.add_argument("--page", type=Path, help="write the page of models here")
-    parser.add_argument("--one", nargs=2, metavar=("FAMILY", "NAME"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.one:
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-        row = measured(*options.one, train=options.train, export=options.export)
-        print(json.dumps(row))
-        return
+    torch.set_num_threads(1)
     results = run(options)
     print(table(results))
     if options.page:

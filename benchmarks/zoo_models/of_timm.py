@@ -25,7 +25,7 @@ def mixer(block: str = "MixerBlock", **options: Any) -> Any:
 
         named = {key: getattr(mlp_mixer, one) if isinstance(one, str) else one for key, one in options.items()}
         made = mlp_mixer.MlpMixer(
-            num_classes=10, img_size=64, patch_size=16, num_blocks=3, embed_dim=64,
+            num_classes=10, img_size=64, patch_size=8, num_blocks=3, embed_dim=128,
             block_layer=getattr(mlp_mixer, block), **named,
         )  # fmt: skip
         return made, torch.randn(2, 3, 64, 64)
@@ -33,7 +33,7 @@ def mixer(block: str = "MixerBlock", **options: Any) -> Any:
     return build
 
 
-VIT = {"img_size": 64, "embed_dim": 64, "depth": 3, "num_heads": 4}
+VIT = {"img_size": 64, "patch_size": 8, "embed_dim": 128, "depth": 3, "num_heads": 4}
 
 MODELS = {
     name: entry(name)

@@ -66,7 +66,7 @@ def maxvit(models: Any) -> nn.Module:
 
 
 def vit(models: Any) -> nn.Module:
-    made: nn.Module = models.VisionTransformer(64, 16, 3, 4, 64, 256, num_classes=10)
+    made: nn.Module = models.VisionTransformer(64, 8, 3, 4, 128, 512, num_classes=10)
     return made
 
 

@@ -1,4 +1,4 @@
-"""Models of Hugging Face transformers with their heads: vocabulary 200, width 64, three layers."""
+"""Models of Hugging Face transformers with their heads: vocabulary 200, width 128, three layers."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from torch import nn
 __all__ = ["MODELS"]
 
 TEXT = {
-    "hidden_size": 64,
+    "hidden_size": 128,
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
-    "intermediate_size": 256,
+    "intermediate_size": 512,
     "vocab_size": 200,
 }
 NAMED = {"n_layer": 3, "n_head": 4, "vocab_size": 200}
 SHORT = {**TEXT, "max_position_embeddings": 64}
 GROUPED = {**SHORT, "num_key_value_heads": 2}
 VIT = {
-    "hidden_size": 64,
+    "hidden_size": 128,
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
-    "intermediate_size": 256,
+    "intermediate_size": 512,
     "image_size": 32,
     "patch_size": 8,
 }
 SEQ2SEQ = {
-    "d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
-    "encoder_ffn_dim": 256, "decoder_ffn_dim": 256,
+    "d_model": 128, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 512, "decoder_ffn_dim": 512,
 }  # fmt: skip
 
 
@@ -63,12 +63,12 @@ MODELS = {
     "distilbert": entry(
         "DistilBertConfig",
         "DistilBertForSequenceClassification",
-        {"dim": 64, "n_layers": 3, "n_heads": 4, "hidden_dim": 256, "vocab_size": 200, "max_position_embeddings": 64},
+        {"dim": 128, "n_layers": 3, "n_heads": 4, "hidden_dim": 512, "vocab_size": 200, "max_position_embeddings": 64},
         text,
     ),
     "roberta": entry("RobertaConfig", "RobertaForMaskedLM", SHORT, text),
-    "albert": entry("AlbertConfig", "AlbertForSequenceClassification", {**SHORT, "embedding_size": 32}, text),
-    "electra": entry("ElectraConfig", "ElectraForSequenceClassification", {**SHORT, "embedding_size": 32}, text),
+    "albert": entry("AlbertConfig", "AlbertForSequenceClassification", {**SHORT, "embedding_size": 64}, text),
+    "electra": entry("ElectraConfig", "ElectraForSequenceClassification", {**SHORT, "embedding_size": 64}, text),
     "deberta v2": entry(
         "DebertaV2Config",
         "DebertaV2ForSequenceClassification",
@@ -78,42 +78,42 @@ MODELS = {
     "mobilebert": entry(
         "MobileBertConfig",
         "MobileBertForSequenceClassification",
-        {**SHORT, "embedding_size": 32, "true_hidden_size": 32, "intra_bottleneck_size": 32},
+        {**SHORT, "embedding_size": 64, "true_hidden_size": 64, "intra_bottleneck_size": 64},
         text,
     ),
     "modernbert": entry("ModernBertConfig", "ModernBertForSequenceClassification", {**SHORT, "pad_token_id": 0}, text),
     "mpnet": entry("MPNetConfig", "MPNetForSequenceClassification", SHORT, text),
     "camembert": entry("CamembertConfig", "CamembertForTokenClassification", SHORT, text),
     "xlm roberta": entry("XLMRobertaConfig", "XLMRobertaForQuestionAnswering", SHORT, text),
-    "gpt2": entry("GPT2Config", "GPT2LMHeadModel", {**NAMED, "n_embd": 64, "n_positions": 64}, text),
+    "gpt2": entry("GPT2Config", "GPT2LMHeadModel", {**NAMED, "n_embd": 128, "n_positions": 64}, text),
     "opt": entry(
         "OPTConfig",
         "OPTForCausalLM",
-        {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "ffn_dim": 256, "vocab_size": 200,
-             "word_embed_proj_dim": 64, "max_position_embeddings": 64},
+        {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "ffn_dim": 512, "vocab_size": 200,
+             "word_embed_proj_dim": 128, "max_position_embeddings": 64},
         text,
     ),
     "gpt neox": entry("GPTNeoXConfig", "GPTNeoXForCausalLM", SHORT, text),
-    "bloom": entry("BloomConfig", "BloomForCausalLM", {**NAMED, "hidden_size": 64}, text),
+    "bloom": entry("BloomConfig", "BloomForCausalLM", {**NAMED, "hidden_size": 128}, text),
     "falcon": entry(
         "FalconConfig",
         "FalconForCausalLM",
-        {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 200},
+        {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 200},
         text,
     ),
     "llama": entry("LlamaConfig", "LlamaForCausalLM", GROUPED, text),
     "mistral": entry("MistralConfig", "MistralForCausalLM", GROUPED, text),
     "qwen2": entry("Qwen2Config", "Qwen2ForCausalLM", GROUPED, text),
-    "qwen3": entry("Qwen3Config", "Qwen3ForCausalLM", {**GROUPED, "head_dim": 16}, text),
-    "gemma": entry("GemmaConfig", "GemmaForCausalLM", {**GROUPED, "head_dim": 16}, text),
-    "gemma2": entry("Gemma2Config", "Gemma2ForCausalLM", {**GROUPED, "head_dim": 16}, text),
+    "qwen3": entry("Qwen3Config", "Qwen3ForCausalLM", {**GROUPED, "head_dim": 32}, text),
+    "gemma": entry("GemmaConfig", "GemmaForCausalLM", {**GROUPED, "head_dim": 32}, text),
+    "gemma2": entry("Gemma2Config", "Gemma2ForCausalLM", {**GROUPED, "head_dim": 32}, text),
     "phi": entry("PhiConfig", "PhiForCausalLM", SHORT, text),
     "olmo2": entry("Olmo2Config", "Olmo2ForCausalLM", {**GROUPED, "pad_token_id": 0}, text),
     "stablelm": entry("StableLmConfig", "StableLmForCausalLM", GROUPED, text),
     "t5": entry(
         "T5Config",
         "T5ForConditionalGeneration",
-        {"vocab_size": 200, "d_model": 64, "d_kv": 16, "d_ff": 256, "num_layers": 2, "num_heads": 4},
+        {"vocab_size": 200, "d_model": 128, "d_kv": 32, "d_ff": 512, "num_layers": 2, "num_heads": 4},
         pairs,
     ),
     "bart": entry(
@@ -154,7 +154,7 @@ MODELS = {
     "dinov2": entry(
         "Dinov2Config",
         "Dinov2ForImageClassification",
-        {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "mlp_ratio": 4, "image_size": 32,
+        {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "mlp_ratio": 4, "image_size": 32,
          "patch_size": 8},
         images(),
     ),

@@ -13,8 +13,7 @@ from ._evaluation import evaluated
 from ._families import Family, Removable, removable
 from ._flow import Flow, Knowledge, Read
 from ._inputs import Inputs, as_inputs
-from ._layers import register_layer
-from ._norms import recognized_rms_norm
+from ._layers import register_layer, rescaled_eps
 from ._precision import double_precision
 from ._rebuild import Change, Rebuilt, rebuild
 from ._timing import Interval, compare_times, interval_of
@@ -54,9 +53,9 @@ __all__ = [
     "pattern_of",
     "plain_copy",
     "rebuild",
-    "recognized_rms_norm",
     "register_layer",
     "removable",
+    "rescaled_eps",
     "stored_bytes",
     "time_ratio",
     "unwrapped",

@@ -10,7 +10,7 @@ import torch
 from ._arguments import fix_all, stated_sizes, swap, tensors_in
 from ._channels import WHOLE
 from ._flow import Flow, Knowledge, Move, Source, squeezed
-from ._names import CREATIONS, ELEMENTWISE, LIKE, MOVES, SAME, SHAPED_LIKE
+from ._names import CREATIONS, ELEMENTWISE, LIKE, MOVES, SAME, SHAPED_LIKE, STANDARDIZATIONS
 from ._numbers import Attribute
 
 __all__ = ["constant_flow", "derive", "lifted"]
@@ -57,6 +57,15 @@ def derive(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs:
             for source in know.sources(used[0]):
                 if source.axes is not None:
                     know.fix(source.name, f"{name} in {owner or 'the model'} rearranges it")
+    elif name in ("cat", "concat", "concatenate") and isinstance(args[0], list | tuple) and set(kwargs) <= {"dim"}:
+        parts = [one for one in args[0] if one.numel()]
+        if any(not know.sources(one) for one in parts):
+            for tensor in used:
+                fix_all(know, tensor, f"{name} in {owner or 'the model'} puts constants beside it")
+        know.join(made[0], kwargs.get("dim", args[1] if len(args) > 1 else 0), parts)
+    elif name in STANDARDIZATIONS:
+        for tensor in used:
+            fix_all(know, tensor, f"{owner or 'the model'} standardizes its weights over all that they read")
     elif name == "embedding" and len(used) == 1:
         index = next(one for one in tensors_in((args, kwargs)) if one is not used[0])
         found = [replace(one, index=one.flat()[index]) for one in know.sources(used[0]) if one.axes is None]

@@ -166,12 +166,25 @@ class Even:
 
 @dataclass
 class Scaled:
-    """A root-mean-square norm: removing zero channels is exact when weight and eps are rescaled."""
+    """A norm by a mean over channels: removing zero channels is exact when weight and eps are rescaled.
+
+    Attributes
+    ----------
+    owner : str
+    labels : torch.Tensor
+    eps : str
+        Name of its attribute.
+    offset : float
+        The scale is the weight plus this.
+    root : bool
+        Whether the norm divides by the root of the mean; else by the mean itself.
+    """
 
     owner: str
     labels: torch.Tensor
     eps: str = "eps"
     offset: float = 0.0
+    root: bool = True
 
 
 @dataclass(frozen=True)
@@ -254,6 +267,7 @@ class Knowledge:
         self._sources: dict[int, list[Source]] = {}
         self._held: list[torch.Tensor] = []  # ids are those of living tensors
         self.created: dict[int, tuple[str, dict[int, int]]] = {}  # constants: in whose code, and stated sizes
+        self.joined: dict[int, tuple[int, list[torch.Tensor]]] = {}  # weights in a row along an axis
         self.opened: dict[int, torch.Tensor] = {}  # labels of constants whose size can be changed
         for name, tensor in [
             *self.model.named_parameters(remove_duplicate=False),
@@ -275,7 +289,14 @@ class Knowledge:
 
     def sources(self, tensor: torch.Tensor) -> list[Source]:
         """Where a tensor's numbers come from; empty for what is no parameter and not made of one."""
+        if id(tensor) in self.joined:
+            return [source for part in self.joined[id(tensor)][1] for source in self.sources(part)]
         return self._sources.get(id(tensor), [])
+
+    def join(self, tensor: torch.Tensor, axis: int, parts: list[torch.Tensor]) -> None:
+        """Remember that a tensor is made of weights that stand one behind the other along an axis."""
+        self.joined[id(tensor)] = (axis % tensor.ndim, parts)
+        self._held += [tensor, *parts]
 
     def derive(self, tensor: torch.Tensor, sources: list[Source]) -> None:
         """Remember what a tensor was made of."""
@@ -299,6 +320,14 @@ class Knowledge:
 
     def axis(self, tensor: torch.Tensor, axis: int, words: str, *, writes: bool = False) -> torch.Tensor:
         """The labels of a weight's indices along an axis; the same at every use, so tied tensors stay tied."""
+        if id(tensor) in self.joined:
+            along, parts = self.joined[id(tensor)]
+            every = [self.axis(part, axis, words, writes=writes) for part in parts]
+            if axis % tensor.ndim == along:
+                return torch.cat(every)
+            for other in every[1:]:
+                self.channels.tie(every[0], other)
+            return every[0]
         found: torch.Tensor | None = None
         for labels in self._labels(tensor, axis, words, writes):
             if found is None:
@@ -327,6 +356,16 @@ class Knowledge:
             if index is not None and not _covers(index, source.shape[own]):
                 self.fix(source.name, f"parts of {source.name} are used apart")
             yield held[own] if index is None else held[own][index]
+
+    def keep_along(self, flow: Flow, axes: Sequence[int], reason: str) -> None:
+        """Keep together what a function looks at together: all channels along these axes, or those of every head."""
+        if not any(flow.label.shape[axis] > 1 for axis in axes):
+            return
+        within = {axis % flow.ndim for axis in axes}
+        if all(axis in within for axis in flow.varied_axes()):
+            self.channels.pin(flow.label, reason)
+        else:
+            self.boxes.append((flow.label, tuple(sorted(within)), reason))
 
     def fix(self, name: str, reason: str) -> None:
         """Keep the shape of a parameter."""

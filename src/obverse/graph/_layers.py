@@ -8,9 +8,9 @@ from typing import Any
 from torch import nn
 
 from ._flow import Flow, Knowledge
-from ._norms import recognized_rms_norm, rms_norm
+from ._norms import recognized_response_norm, recognized_rms_norm, response_norm, rms_norm
 
-__all__ = ["LAYERS", "handler_of", "register_layer"]
+__all__ = ["LAYERS", "handler_of", "register_layer", "rescaled_eps"]
 
 Handler = Callable[[Knowledge, str, Any, Flow], Flow]
 LAYERS: dict[type[nn.Module], Handler] = {}
@@ -27,6 +27,17 @@ def register_layer(*kinds: type[nn.Module]) -> Callable[[Handler], Handler]:
     return enter
 
 
+def rescaled_eps(module: nn.Module) -> str | None:
+    """The attribute that changes when a norm of any class shrinks, None for other layers.
+
+    These are root-mean-square norms and global response normalization, recognized by what they compute.
+    """
+    found = recognized_rms_norm(module)
+    if found is not None:
+        return found[0]
+    return None if recognized_response_norm(module) is None else "eps"
+
+
 def handler_of(module: nn.Module) -> Handler | None:
     """The rule of a layer's class, or of the nearest ancestor whose ``forward`` it has."""
     for kind in type(module).__mro__:
@@ -34,7 +45,8 @@ def handler_of(module: nn.Module) -> Handler | None:
             return LAYERS[kind] if type(module).forward is kind.forward else None
     found = recognized_rms_norm(module)
     if found is None:
-        return None
+        axis = recognized_response_norm(module)
+        return None if axis is None else lambda know, name, layer, flow: response_norm(know, name, flow, layer, axis)
     attribute, offset = found
 
     def root_mean_square(know: Knowledge, name: str, layer: Any, flow: Flow) -> Flow:

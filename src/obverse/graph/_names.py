@@ -16,6 +16,7 @@ __all__ = [
     "SAME",
     "SCATTERS",
     "SHAPED_LIKE",
+    "STANDARDIZATIONS",
 ]
 
 # fmt: off
@@ -153,6 +154,12 @@ RANDOM = frozenset(
     ]
 )
 # fmt: on
+
+
+# Functions that center and scale numbers by their own statistics.
+STANDARDIZATIONS = frozenset(
+    ["batch_norm", "layer_norm", "instance_norm", "group_norm", "var_mean", "std_mean", "var", "std", "normalize"]
+)
 
 
 CONVOLUTIONS = {f"conv{n}d": False for n in (1, 2, 3)} | {f"conv_transpose{n}d": True for n in (1, 2, 3)}

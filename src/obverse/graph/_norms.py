@@ -12,7 +12,16 @@ from ._channels import WHOLE
 from ._flow import Flow, Knowledge, Scaled
 from ._weighted import barrier, exact
 
-__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "recognized_rms_norm", "rms_norm"]
+__all__ = [
+    "batch_norm",
+    "group_norm",
+    "instance_norm",
+    "layer_norm",
+    "recognized_response_norm",
+    "recognized_rms_norm",
+    "response_norm",
+    "rms_norm",
+]
 
 
 def batch_norm(
@@ -131,18 +140,21 @@ def layer_norm(
     eps: float,
 ) -> Flow:
     """Layer normalization over the last ``axes`` axes: it takes its statistics over all channels, so all stay."""
-    know.channels.pin(flow.label, f"{owner} takes mean and variance over all of its channels")
+    dims = tuple(range(-axes, 0))
+    know.keep_along(flow, dims, f"{owner} takes mean and variance over all of its channels")
     for tensor in (weight, bias):
         for source in () if tensor is None else know.sources(tensor):
             know.fix(source.name, f"{owner} takes mean and variance over all of its channels")
-    dims = tuple(range(-axes, 0))
     varying = flow.varying.any(dims, keepdim=True)
     if weight is not None:
         varying = varying & (weight.detach().cpu() != 0)
     value = flow.value
     if not bool(varying.all()):
         value = functional.layer_norm(flow.full(flow.value), flow.shape[-axes:], exact(weight), exact(bias), eps)
-    return Flow.of(flow.shape, torch.full((1,) * flow.ndim, WHOLE), value, varying)
+    label = torch.full((1,) * flow.ndim, WHOLE)
+    if any(axis < flow.ndim - axes for axis in flow.varied_axes()):  # the norm of every head by itself
+        label = flow.label
+    return Flow.of(flow.shape, label, value, varying)
 
 
 def rms_norm(
@@ -160,6 +172,8 @@ def rms_norm(
     ``weight + offset``.
     """
     size = flow.shape[-1]
+    if any(axis < flow.ndim - 1 for axis in flow.varied_axes()):
+        return _norm_of_heads(know, owner, flow, weight, eps, offset)
     labels = know.channels.tie_along(flow.label, -1, size)
     zero = flow.constant(-1) == 0
     if not know.assume_zeroed:
@@ -178,6 +192,73 @@ def rms_norm(
         scale = 1.0 if weight is None else exact(weight) + offset  # type: ignore[operator]
         value = full * torch.rsqrt(full.square().mean(-1, keepdim=True) + (eps or 0.0)) * scale
     return Flow.of(flow.shape, flow.label, value, varying)
+
+
+def _norm_of_heads(
+    know: Knowledge, owner: str, flow: Flow, weight: torch.Tensor | None, eps: float | None, offset: float
+) -> Flow:
+    """A root-mean-square norm of every head by itself: whole heads go, and the scale that they share stays."""
+    reason = f"{owner} takes its root mean square over a whole head"
+    know.keep_along(flow, [-1], reason)
+    for source in () if weight is None else know.sources(weight):
+        know.fix(source.name, reason)
+    varying = flow.varying.any(-1, keepdim=True)
+    value = torch.zeros(1, dtype=torch.float64)
+    if not bool(varying.all()):
+        full = flow.full(flow.value)
+        scale = 1.0 if weight is None else exact(weight) + offset  # type: ignore[operator]
+        value = full * torch.rsqrt(full.square().mean(-1, keepdim=True) + (eps or 0.0)) * scale
+    return Flow.of(flow.shape, flow.label, value, varying)
+
+
+def response_norm(know: Knowledge, owner: str, flow: Flow, layer: Any, axis: int) -> Flow:
+    """Global response normalization: channels that are zero can go, with scale and eps rescaled."""
+    axis %= flow.ndim
+    labels = know.channels.tie_along(flow.label, axis, flow.shape[axis])
+    zero = (flow.constant(axis) == 0) & (layer.bias.detach().cpu() == 0)
+    if not know.assume_zeroed:
+        know.channels.pin(labels[~zero], f"{owner} takes the mean of responses over channels that are not zero")
+    for tensor, what in ((layer.weight, "scale"), (layer.bias, "shift")):
+        know.channels.tie(labels, know.axis(tensor, 0, f"{what} of {owner}: one for each channel"))
+    know.scaled.append(Scaled(owner, labels, root=False))
+    varying = torch.ones(1, dtype=torch.bool) if know.assume_zeroed else ~zero
+    tail = (1,) * (flow.ndim - 1 - axis)
+    return Flow.of(flow.shape, flow.label, torch.zeros(1), varying.reshape(-1, *tail))
+
+
+def recognized_response_norm(module: nn.Module) -> int | None:
+    """The axis of the channels, where a module of any class computes ``x + weight * x * n + bias``; else None.
+
+    Here n is the length of a channel over all positions, divided by the mean of these lengths plus eps. The layer is
+    recognized by what it computes on random numbers, never by its name.
+    """
+    names = dict(module.named_parameters())
+    eps = vars(module).get("eps")
+    if set(names) != {"weight", "bias"} or type(eps) is not float or list(module.children()) or list(module.buffers()):
+        return None
+    weight, bias = names["weight"], names["bias"]
+    if isinstance(module, nn.modules.batchnorm._NormBase | nn.LayerNorm | nn.GroupNorm) or weight.ndim != 1:
+        return None
+    count = len(weight)
+    draw = torch.Generator().manual_seed(0)
+    # Its scale is zero at first, so that other numbers are tried.
+    other = weight.detach() + torch.randn(count, generator=draw).to(weight)
+    for axis, shape in ((-1, (2, 3, 5, count)), (1, (2, count, 3, 5))):
+        x = torch.randn(shape, generator=draw).to(weight)
+        wide, tail = x.double(), (1,) * (2 if axis == 1 else 0)
+        lengths = wide.norm(dim=(2, 3) if axis == 1 else (1, 2), keepdim=True)
+        scale, shift = (one.detach().double().reshape(-1, *tail) for one in (other, bias))
+        expected = wide + scale * wide * lengths / (lengths.mean(axis, keepdim=True) + eps) + shift
+        try:
+            with torch.no_grad():
+                found = torch.func.functional_call(module, {"weight": other, "bias": bias}, (x,))
+        except Exception:  # it takes something else
+            continue
+        if isinstance(found, torch.Tensor) and found.shape == x.shape:
+            gap = float((found.double() - expected).abs().max())
+            if gap <= 1e-4 * (float(expected.abs().max()) + 1e-30):
+                return axis
+    return None
 
 
 _EPS = ("eps", "variance_epsilon", "epsilon", "norm_eps")

@@ -48,7 +48,8 @@ def rebuild(model: nn.Module, know: Knowledge, verdict: Verdict) -> Rebuilt:
             layer: Any = twin.get_submodule(scaled.owner)
             ratio = len(scaled.labels) / max(1, int(verdict.keeps(scaled.labels).sum()))
             if ratio > 1:
-                layer.weight.add_(scaled.offset).mul_(ratio**0.5).sub_(scaled.offset)
+                times = ratio**0.5 if scaled.root else ratio
+                layer.weight.add_(scaled.offset).mul_(times).sub_(scaled.offset)
                 setattr(layer, scaled.eps, getattr(layer, scaled.eps) * ratio)
                 done.folded.append(f"{scaled.owner}: scale rescaled and eps set to {getattr(layer, scaled.eps)!r}")
         for name, held in know.axes.items():

@@ -66,8 +66,7 @@ def on_reduce(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwar
     dims = reduced_axes(name, flow, args, kwargs, place)
     if dims is None:
         return None
-    if any(flow.label.shape[axis] > 1 for axis in dims):
-        know.channels.pin(flow.label, f"{name} in {owner or 'the model'} runs over channels")
+    know.keep_along(flow, dims, f"{name} in {owner or 'the model'} runs over channels")
     label, varying = flow.label, flow.varying
     for axis in dims:
         label, varying = label.narrow(axis, 0, 1), varying.any(axis, keepdim=True)
@@ -100,8 +99,7 @@ def on_along(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwarg
     dim = kwargs.get("dim", kwargs.get("axis", args[place] if len(args) > place else default))
     dim = default if not isinstance(dim, int) or isinstance(dim, bool) else dim
     dim %= max(flow.ndim, 1)
-    if flow.label.shape[dim] > 1:
-        know.channels.pin(flow.label, f"{name} in {owner or 'the model'} runs over channels")
+    know.keep_along(flow, [dim], f"{name} in {owner or 'the model'} runs over channels")
     varying = flow.varying.any(dim, keepdim=True)
     value = torch.zeros(1, dtype=torch.float64)
     if name == "softmax" and not bool(varying.all()):

@@ -50,6 +50,8 @@ def contract(
 ) -> Flow:
     """A linear layer over the last axis, its weight of shape (out, in), or (in, out) where it is ``turned``."""
     into, out = (0, 1) if turned else (1, 0)
+    if flow.label.numel() > 1 and flow.label.shape[-1] == 1:
+        return _over_positions(know, owner, weight, bias, flow, turned)
     columns = know.channels.tie_along(flow.label, -1, flow.shape[-1])
     know.channels.tie(columns, know.axis(weight, into, f"columns of {owner}: what it reads"))
     rows = know.axis(weight, out, f"rows of {owner}: its units", writes=True)
@@ -83,6 +85,24 @@ def contract(
         )
     )
     return Flow.of(shape, rows, value, varying)
+
+
+def _over_positions(
+    know: Knowledge, owner: str, weight: torch.Tensor, bias: torch.Tensor | None, flow: Flow, turned: bool
+) -> Flow:
+    """A linear layer whose input has its channels along another axis: it mixes positions, each channel alone."""
+    for tensor in (weight, bias):
+        for source in () if tensor is None else know.sources(tensor):
+            know.fix(source.name, f"{owner} mixes positions, of which there are equally many")
+    matrix = weight.detach().cpu().double()
+    matrix = matrix.T if turned else matrix
+    varying = flow.varying.any(-1, keepdim=True)
+    value = torch.zeros(1, dtype=torch.float64)
+    if not know.assume_zeroed and not bool(varying.all()):
+        value = functional.linear(flow.value.expand(*flow.value.shape[:-1], flow.shape[-1]), matrix, exact(bias))
+    elif know.assume_zeroed:
+        varying = torch.ones(1, dtype=torch.bool)
+    return Flow.of((*flow.shape[:-1], matrix.shape[0]), flow.label, value, varying)
 
 
 def convolve(
