@@ -14,9 +14,10 @@ from torch.overrides import TorchFunctionMode
 from ..errors import InvalidArgumentError
 from ._arguments import flows_in, swap, tensors_in
 from ._constants import constant_flow, derive
-from ._copies import plain_copy, unwrapped
+from ._copies import shared_copy, unwrapped
 from ._flow import Flow, Knowledge
-from ._inputs import as_inputs
+from ._hollow import Hollow, NumbersNeededError
+from ._inputs import Inputs, as_inputs
 from ._layers import handler_of
 from ._numbers import followed_lengths, mark_attributes
 from ._operations import apply
@@ -124,8 +125,9 @@ _LENGTHS = ("shape", "size", "len", "numel", "nelement")
 class _Watch(TorchFunctionMode):
     """Follows tensors through the functions that are called on them."""
 
-    def __init__(self, know: Knowledge) -> None:
+    def __init__(self, know: Knowledge, hollow: bool = True) -> None:
         super().__init__()
+        self.hollow = Hollow(hollow)
         self.know = know
         self.owners: list[str] = []
         self.inside = 0  # depth of layers that are understood as a whole
@@ -171,10 +173,8 @@ class _Watch(TorchFunctionMode):
             return followed_lengths(answer) if name in _LENGTHS else answer
         given = self.seen(args), self.seen(kwargs)
         before = [one for one in flows_in(given) if one.real is not None]
-        versions = {id(t): t._version for t in tensors_in((args, kwargs))}
-        result = func(*args, **kwargs)
+        result, changed = self.hollow.run(func, name, in_place, args, kwargs, given)
         owner = self.owners[-1] if self.owners else ""
-        changed = [t for t in tensors_in((args, kwargs)) if t._version != versions[id(t)]]
         out_of_place = _twin_of(func, name) if in_place or name == "setitem" else func
         if not before:
             lifted = self._lifted(name, args, kwargs)
@@ -355,26 +355,11 @@ def analyze(model: nn.Module, example_inputs: Any, *, assume_zeroed: bool = Fals
     InvalidArgumentError
         If ``model`` is no module or does not run on the example inputs; the message says where.
     """
-    inputs = as_inputs(example_inputs)
-    twin = plain_copy(unwrapped(model)).eval()
-    know = Knowledge(twin, assume_zeroed=assume_zeroed)
-    mark_attributes(twin)
-    watch = _Watch(know)
-    fast = torch.backends.mha.get_fastpath_enabled()
+    inputs, inner = as_inputs(example_inputs), unwrapped(model)
     try:
-        torch.backends.mha.set_fastpath_enabled(False)
-        for tensor in inputs.tensors():
-            watch.follow(tensor, know.whole(tensor))
-        with torch.no_grad(), watch.watching(twin), watch:
-            result = inputs.call(twin)
-    except Exception as error:
-        where = f" in {watch.owners[-1]}" if watch.owners and watch.owners[-1] else ""
-        line = next(iter(str(error).splitlines()), "")[:300]
-        raise InvalidArgumentError(
-            f"{type(model).__name__} does not run on the example inputs ({type(error).__name__}{where}: {line})"
-        ) from error
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+        know, watch, result = _watched(inner, inputs, assume_zeroed, hollow=True)
+    except NumbersNeededError:
+        know, watch, result = _watched(inner, inputs, assume_zeroed, hollow=False)
     for tensor in outputs_of(result):
         flow = watch.flow_of(tensor)
         if flow is not None:
@@ -383,6 +368,34 @@ def analyze(model: nn.Module, example_inputs: Any, *, assume_zeroed: bool = Fals
             know.fix(source.name, "it is an output of the model")
     know.settle()
     return know
+
+
+def _watched(model: nn.Module, inputs: Inputs, assume_zeroed: bool, *, hollow: bool) -> tuple[Knowledge, _Watch, Any]:
+    """One run under watch: what was learned, who watched, and what the model gave."""
+    twin = shared_copy(model).eval()
+    know = Knowledge(twin, assume_zeroed=assume_zeroed)
+    mark_attributes(twin)
+    watch = _Watch(know, hollow)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        for tensor in inputs.tensors():
+            watch.follow(tensor, know.whole(tensor))
+        with torch.no_grad(), watch.watching(twin), watch:
+            return know, watch, inputs.call(twin)
+    except NumbersNeededError:
+        raise
+    except Exception as error:
+        if hollow:
+            # Only a run that computes everything may say that the model does not run.
+            raise NumbersNeededError from error
+        where = f" in {watch.owners[-1]}" if watch.owners and watch.owners[-1] else ""
+        line = next(iter(str(error).splitlines()), "")[:300]
+        raise InvalidArgumentError(
+            f"{type(model).__name__} does not run on the example inputs ({type(error).__name__}{where}: {line})"
+        ) from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def outputs_of(value: Any) -> list[torch.Tensor]:
