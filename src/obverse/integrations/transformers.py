@@ -198,7 +198,7 @@ def _matched_inside(kind: Any, config: Any, wanted: _Shapes, missed: list[Any], 
 
 
 def _missed(kind: Any, config: Any, wanted: _Shapes, only: str = "") -> list[Any] | None:
-    """Tensors whose shapes a configuration gets wrong: name, its shape, the wanted one. None where it builds nothing."""
+    """Tensors that a configuration gets wrong: name, its shape, the wanted one. None where it builds nothing."""
     try:
         with torch.device("meta"):
             found = _shapes(kind(config))
