@@ -10,7 +10,7 @@ from torch import nn
 
 from ..errors import InvalidArgumentError
 
-__all__ = ["plain_copy", "unwrapped"]
+__all__ = ["plain_copy", "shared_copy", "unwrapped"]
 
 
 def unwrapped(model: Any) -> nn.Module:
@@ -33,8 +33,16 @@ def unwrapped(model: Any) -> nn.Module:
         found = inner
 
 
-def plain_copy(model: nn.Module) -> nn.Module:
-    """A deep copy; tensors that a layer computes before every call come as plain numbers."""
+def shared_copy(model: nn.Module) -> nn.Module:
+    """A copy of the modules that shares their parameters, for a run that changes none; buffers are copied."""
+    return plain_copy(model, {id(parameter): parameter for parameter in model.parameters()})
+
+
+def plain_copy(model: nn.Module, shared: dict[int, Any] | None = None) -> nn.Module:
+    """A deep copy; tensors that a layer computes before every call come as plain numbers.
+
+    ``shared`` has objects by their id that the copy refers to instead.
+    """
     computed = [
         (module, name, value)
         for module in model.modules()
@@ -44,7 +52,7 @@ def plain_copy(model: nn.Module) -> nn.Module:
     try:
         for module, name, value in computed:
             vars(module)[name] = value.detach()
-        return copy.deepcopy(model)
+        return copy.deepcopy(model, dict(shared or {}))
     except Exception as error:
         raise InvalidArgumentError(
             f"{type(model).__name__} cannot be copied ({type(error).__name__}: {str(error)[:200]}); "

@@ -15,9 +15,10 @@ from torch.overrides import TorchFunctionMode
 from ..errors import InvalidArgumentError
 from ._arguments import fix_all, flows_in, swap, tensors_in
 from ._constants import constant_flow, derive
-from ._copies import plain_copy, unwrapped
+from ._copies import shared_copy, unwrapped
 from ._flow import Flow, Knowledge
-from ._inputs import as_inputs
+from ._hollow import Hollow, NumbersNeededError
+from ._inputs import Inputs, as_inputs
 from ._layers import handler_of
 from ._names import RANDOM
 from ._numbers import followed_lengths, mark_attributes
@@ -126,8 +127,9 @@ _LENGTHS = ("shape", "size", "len", "numel", "nelement")
 class _Watch(TorchFunctionMode):
     """Follows tensors through the functions that are called on them."""
 
-    def __init__(self, know: Knowledge) -> None:
+    def __init__(self, know: Knowledge, hollow: bool = True) -> None:
         super().__init__()
+        self.hollow = Hollow(hollow)
         self.know = know
         self.owners: list[str] = []
         self.failed_in = ""  # the innermost module that the last error came from
@@ -213,13 +215,11 @@ class _Watch(TorchFunctionMode):
             return followed_lengths(answer) if name in _LENGTHS else answer
         given = self.seen(args), self.seen(kwargs)
         every = tensors_in((args, kwargs))
-        versions = {id(one): _version(one) for one in every}
         followed = bool(flows_in(given))
         if followed and (in_place or name == "setitem") and args and isinstance(given[0][0], torch.Tensor):
             # A constant that is written to: what it was before.
             given = (self.know.snapshot(args[0]), *given[0][1:]), given[1]
-        result = func(*args, **kwargs)
-        changed = [one for one in every if _version(one) != versions[id(one)]]
+        result, changed = self.hollow.run(func, name, in_place, args, kwargs, given)
         if in_place and every and every[0].is_inference():
             changed = every[:1]
         owner = self.owners[-1] if self.owners else ""
@@ -386,11 +386,6 @@ def _held_by(model: nn.Module) -> Iterator[torch.Tensor]:
     yield from model.buffers()
 
 
-def _version(tensor: torch.Tensor) -> int:
-    """How often a tensor was written to; tensors of the inference mode do not count."""
-    return 0 if tensor.is_inference() else tensor._version
-
-
 def _storage(tensor: torch.Tensor) -> int | None:
     """Address of the memory that a tensor shows, None where it has none."""
     try:
@@ -460,26 +455,11 @@ def analyze(model: nn.Module, example_inputs: Any, *, assume_zeroed: bool = Fals
     InvalidArgumentError
         If ``model`` is no module or does not run on the example inputs; the message says where.
     """
-    inputs = as_inputs(example_inputs).copied()
-    twin = plain_copy(unwrapped(model)).eval()
-    know = Knowledge(twin, assume_zeroed=assume_zeroed)
-    mark_attributes(twin)
-    watch = _Watch(know)
-    fast = torch.backends.mha.get_fastpath_enabled()
+    inputs, inner = as_inputs(example_inputs), unwrapped(model)
     try:
-        torch.backends.mha.set_fastpath_enabled(False)
-        for tensor in inputs.tensors():
-            watch.follow(tensor, know.whole(tensor))
-        with torch.no_grad(), watch.watching(twin), watch:
-            result = inputs.call(twin)
-    except Exception as error:
-        where = f" in {watch.failed_in}" if watch.failed_in else ""
-        line = next(iter(str(error).splitlines()), "")[:300]
-        raise InvalidArgumentError(
-            f"{type(model).__name__} does not run on the example inputs ({type(error).__name__}{where}: {line})"
-        ) from error
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+        know, watch, result = _watched(inner, inputs.copied(), assume_zeroed, hollow=True)
+    except NumbersNeededError:
+        know, watch, result = _watched(inner, inputs.copied(), assume_zeroed, hollow=False)
     for tensor in outputs_of(result):
         flow = watch.flow_of(tensor)
         if flow is not None:
@@ -488,6 +468,34 @@ def analyze(model: nn.Module, example_inputs: Any, *, assume_zeroed: bool = Fals
             know.fix(source.name, "it is an output of the model")
     know.settle()
     return know
+
+
+def _watched(model: nn.Module, inputs: Inputs, assume_zeroed: bool, *, hollow: bool) -> tuple[Knowledge, _Watch, Any]:
+    """One run under watch: what was learned, who watched, and what the model gave."""
+    twin = shared_copy(model).eval()
+    know = Knowledge(twin, assume_zeroed=assume_zeroed)
+    mark_attributes(twin)
+    watch = _Watch(know, hollow)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        for tensor in inputs.tensors():
+            watch.follow(tensor, know.whole(tensor))
+        with torch.no_grad(), watch.watching(twin), watch:
+            return know, watch, inputs.call(twin)
+    except NumbersNeededError:
+        raise
+    except Exception as error:
+        if hollow:
+            # Only a run that computes everything may say that the model does not run.
+            raise NumbersNeededError from error
+        where = f" in {watch.failed_in}" if watch.failed_in else ""
+        line = next(iter(str(error).splitlines()), "")[:300]
+        raise InvalidArgumentError(
+            f"{type(model).__name__} does not run on the example inputs ({type(error).__name__}{where}: {line})"
+        ) from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def outputs_of(value: Any) -> list[torch.Tensor]:
