@@ -18,7 +18,7 @@ def test_json_and_text():
     assert data["before"]["parameters"] > data["after"]["parameters"] == sum(p.numel() for p in small.parameters())
     assert data["before"]["macs"] > data["after"]["macs"]
     assert {(d["inputs"], d["dtype"]) for d in data["differences"]} == {
-        (kind, dtype) for kind in ("given", "random", "stress") for dtype in ("float32", "float64")
+        (kind, dtype) for kind in ("given", "random", "stress", "batch") for dtype in ("float32", "float64")
     }
     text = str(certificate)
     assert "fc1.weight axis 0" in text

@@ -54,12 +54,21 @@ def test_overrides_and_their_mistakes():
         found.of("rows")
 
 
-def test_a_model_that_branches_on_values_is_refused_in_words():
+def test_channels_that_decide_what_the_code_does_stay():
     class Net(nn.Module):
-        def forward(self, x):
-            return x if x.sum() > 0 else -x
+        def __init__(self):
+            super().__init__()
+            self.first, self.other, self.last = nn.Linear(2, 3), nn.Linear(2, 4), nn.Linear(4, 1)
 
-    with pytest.raises(InvalidArgumentError, match="cannot be traced"):
-        dependencies(Net(), torch.randn(2))
+        def forward(self, x):
+            return self.last(self.other(x) if self.first(x)[0, 0] > 0 else -self.other(x))
+
+    found = dependencies(Net(), torch.randn(5, 2))
+    decided = [group for group in found if any(s.tensor == "first.weight" and s.axis == 0 for s in group.slices)]
+    assert "decide what the code does" in decided[0].kept
+    assert len(found.of("units")) == 4 + 2  # the other layer, and the units of the first that nobody looks at
+
+
+def test_a_model_that_does_not_run_is_refused_in_words():
     with pytest.raises(InvalidArgumentError, match="does not run"):
         dependencies(nn.Linear(3, 2), torch.randn(2, 4))

@@ -87,11 +87,11 @@ def test_seconds_are_measured_on_the_smaller_model(monkeypatch):
     seen = []
 
     def clock(model, inputs, repeats):
-        assert torch.equal(inputs[0], X[:4])
+        assert torch.equal(inputs.args[0], X[:4])
         return types.SimpleNamespace(median=1e-9 * parameters(model))
 
     def ratio(model, reference, inputs, repeats):
-        assert torch.equal(inputs[0], X[:4])
+        assert torch.equal(inputs.args[0], X[:4])
         assert not model.training
         seen.append(parameters(model))
         return parameters(model) / parameters(reference)

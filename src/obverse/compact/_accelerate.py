@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InvalidArgumentError
-from ..graph import Interval, as_inputs, compare_times, interval_of
+from ..graph import Inputs, Interval, as_inputs, compare_times, interval_of
 from ._kernel_layers import BlockLinear, CompiledLinear, FastLinear, SemiStructuredLinear, SparseProductLinear
 from ._receipt import LayerChoice, Receipt
 
@@ -61,17 +61,17 @@ def accelerate(
     if type(repeats) is not int or repeats < 5:
         raise InvalidArgumentError(f"repeats must be a whole number, at least 5; got {repeats!r}")
     inputs = as_inputs(example_inputs)
-    first = next((value for value in inputs if isinstance(value, Tensor)), None)
+    first = next((value for value in inputs.tensors() if value.ndim), None)
     if first is None or first.ndim == 0:
         raise InvalidArgumentError("example_inputs must hold a tensor with a batch dimension")
     dense = copy.deepcopy(model).eval()
     fast = copy.deepcopy(dense)
     with torch.inference_mode():
         layers = [_chosen(fast, name, inputs, repeats) for name in _linear_layers(dense, inputs)]
-        calls: dict[str, Callable[[], Any]] = {"dense": lambda: dense(*inputs)}
+        calls: dict[str, Callable[[], Any]] = {"dense": lambda: inputs.call(dense)}
         unavailable: dict[str, str] = {}
         if any(layer.chosen != "dense" for layer in layers):
-            calls["accelerated"] = lambda: fast(*inputs)
+            calls["accelerated"] = lambda: inputs.call(fast)
         if rivals:
             _add_rivals(dense, inputs, calls, unavailable)
         samples = compare_times(calls, repeats, first.device)
@@ -98,7 +98,7 @@ def accelerate(
     return fast, receipt
 
 
-def _linear_layers(model: nn.Module, inputs: tuple[Any, ...]) -> list[str]:
+def _linear_layers(model: nn.Module, inputs: Inputs) -> list[str]:
     """Names of the plain linear layers that are called, in the order of their first call."""
     called: dict[str, None] = {}
     hooks = [
@@ -107,14 +107,14 @@ def _linear_layers(model: nn.Module, inputs: tuple[Any, ...]) -> list[str]:
         if type(module) is nn.Linear
     ]
     try:
-        model(*inputs)
+        inputs.call(model)
     finally:
         for hook in hooks:
             hook.remove()
     return [name for name in called if name]
 
 
-def _chosen(fast: nn.Module, name: str, inputs: tuple[Any, ...], repeats: int) -> LayerChoice:
+def _chosen(fast: nn.Module, name: str, inputs: Inputs, repeats: int) -> LayerChoice:
     """Time the products for one layer of the model, and put the best in its place."""
     layer = fast.get_submodule(name)
     assert isinstance(layer, nn.Linear)
@@ -126,7 +126,7 @@ def _chosen(fast: nn.Module, name: str, inputs: tuple[Any, ...], repeats: int) -
     seen: list[Tensor] = []
     hook = layer.register_forward_hook(lambda _, given, __: seen.append(given[0]))
     try:
-        fast(*inputs)
+        inputs.call(fast)
     finally:
         hook.remove()
     x = seen[0]
@@ -205,20 +205,20 @@ def _kept(layer: LayerChoice) -> LayerChoice:
 
 
 def _add_rivals(
-    dense: nn.Module, inputs: tuple[Any, ...], calls: dict[str, Callable[[], Any]], unavailable: dict[str, str]
+    dense: nn.Module, inputs: Inputs, calls: dict[str, Callable[[], Any]], unavailable: dict[str, str]
 ) -> None:
     """The dense model in fewer bits: what a sparse one has to be faster than to be worth its trouble."""
 
     def low() -> Callable[[], Any]:
         held = copy.deepcopy(dense).to(torch.bfloat16)
-        given = tuple(v.to(torch.bfloat16) if isinstance(v, Tensor) and v.is_floating_point() else v for v in inputs)
-        return lambda: held(*given)
+        given = inputs.map(lambda v: v.to(torch.bfloat16) if v.is_floating_point() else v)
+        return lambda: given.call(held)
 
     def integer() -> Callable[[], Any]:
         if any(p.device.type != "cpu" or p.dtype != torch.float32 for p in dense.parameters()):
             raise InvalidArgumentError("dynamic int8 is for float32 models on the CPU")
         held = torch.ao.quantization.quantize_dynamic(copy.deepcopy(dense), dtype=torch.qint8)  # type: ignore[no-untyped-call]
-        return lambda: held(*inputs)
+        return lambda: inputs.call(held)
 
     for name, make in (("dense bf16", low), ("dynamic int8", integer)):
         try:

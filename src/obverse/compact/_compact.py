@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -14,18 +13,24 @@ from torch import nn
 from ..errors import InvalidArgumentError
 from ..graph import (
     Dependencies,
+    Inputs,
     Knowledge,
     Rebuilt,
     Verdict,
     analyze,
     as_inputs,
+    culprits,
     grouped,
     judge,
     macs,
     parameters,
+    pattern_of,
+    plain_copy,
     rebuild,
+    unwrapped,
 )
 from ._certificate import Certificate, Cost, Difference, Refusal
+from ._probes import Probes
 
 __all__ = ["compact"]
 
@@ -75,36 +80,52 @@ def compact(
     if not (isinstance(tolerance, int | float) and math.isfinite(tolerance) and tolerance >= 0):
         raise InvalidArgumentError(f"tolerance must be a finite number, at least 0; got {tolerance!r}")
     inputs = as_inputs(example_inputs)
+    model = unwrapped(model)
     know = analyze(model, inputs)
     if keep is not None:
         _pin_kept(know, keep)
-    trouble: list[str] = []
-    for attempt in range(2):
-        verdict = judge(know, rounding)
-        done = rebuild(model, know, verdict)
-        try:
-            differences = _differences(model, done.model, inputs, know, verdict)
-        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-            differences, fault = [], f"the smaller model does not run ({str(error).splitlines()[0][:160]})"
-        else:
-            worst = [d for d in differences if not d.difference <= _allowed(d, tolerance)]
-            if not worst:
-                return done.model, _certificate(model, know, verdict, done, differences, inputs, trouble)
-            fault = f"outputs differ by {worst[0].difference:.2g} on {worst[0].inputs} inputs in {worst[0].dtype}"
-        trouble.append(
-            f"first plan refused: {fault}; " + ("what is reshaped stays whole" if not attempt else "nothing goes")
-        )
-        for move in know.moves:
-            for labels in (*move.before, *move.after) if move.sizes or attempt else ():
-                know.channels.pin(labels, f"{move.name} in {move.owner or 'the model'} takes a size that cannot follow")
-    for held in know.axes.values():
-        for labels in held.values():
-            know.channels.pin(labels, fault)
-    verdict = judge(know)
+    probes = Probes(inputs)
+    verdict, trouble = _workable(model, know, probes, rounding)
     done = rebuild(model, know, verdict)
-    return done.model, _certificate(
-        model, know, verdict, done, _differences(model, done.model, inputs, know, verdict), inputs, trouble
-    )
+    differences = _differences(model, done.model, probes, know, verdict)
+    worst = [one for one in differences if not one.difference <= _allowed(one, tolerance)]
+    if worst:
+        one = worst[0]
+        trouble.append(
+            f"refused: outputs differ by {one.difference:.2g} on {one.inputs} inputs in {one.dtype}; nothing goes"
+        )
+        verdict = judge(know, only=(), why=dict.fromkeys(verdict.gone(), trouble[-1]))
+        done = rebuild(model, know, verdict)
+        differences = _differences(model, done.model, probes, know, verdict)
+    return done.model, _certificate(model, know, verdict, done, differences, inputs, trouble)
+
+
+def _workable(model: nn.Module, know: Knowledge, probes: Probes, rounding: int | None) -> tuple[Verdict, list[str]]:
+    """The largest plan that runs and computes the same on every probe, and what had to be left out of it."""
+    verdict = judge(know, rounding)
+    gone = verdict.gone()
+    if not gone:
+        return verdict, []
+    twin = plain_copy(model).eval().double()
+    expected = probes.outputs(twin)
+    faults: list[str] = []
+
+    def works(roots: Sequence[int]) -> bool:
+        fault = probes.fault(rebuild(twin, know, judge(know, rounding, only=roots)).model, expected)
+        if fault:
+            faults.append(fault)
+        return not fault
+
+    if works(gone):
+        return verdict, []
+    fault = faults[0]
+    names: dict[int, list[str]] = {root: [one.tensor for one in group.slices] for root, group in grouped(know)}
+    bad = culprits(gone, lambda root: pattern_of(names.get(root, [str(root)])), works)
+    reason = f"left out: {fault}"
+    tensors = sorted({name for root in bad for name in names.get(root, [])})
+    shown = ", ".join(tensors[:3]) + (f" and {len(tensors) - 3} more" if len(tensors) > 3 else "")
+    note = f"{shown} stay whole: {fault} when they become smaller"
+    return judge(know, rounding, only=set(gone).difference(bad), why=dict.fromkeys(bad, reason)), [note]
 
 
 def _pin_kept(know: Knowledge, keep: str | Sequence[str] | Dependencies) -> None:
@@ -131,63 +152,21 @@ def _allowed(one: Difference, tolerance: float) -> float:
     return (1e-10 if one.dtype == "float64" else tolerance) * max(1.0, one.scale)
 
 
-def _outputs(value: Any) -> list[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    return [t for one in value for t in _outputs(one)] if isinstance(value, list | tuple) else []
-
-
-def _probes(inputs: tuple[Any, ...]) -> dict[str, tuple[Any, ...]]:
-    generator = torch.Generator().manual_seed(0)
-
-    def random(one: Any, scale: float) -> Any:
-        if not isinstance(one, torch.Tensor) or not one.numel():
-            return one
-        if one.is_floating_point():
-            return (scale * torch.randn(one.shape, generator=generator)).to(one)
-        if one.dtype == torch.bool:
-            return one
-        pick = torch.randint(one.numel(), (one.numel(),), generator=generator)
-        return one.reshape(-1)[pick.to(one.device)].reshape(one.shape)
-
-    return {
-        "given": inputs,
-        "random": tuple(random(one, 1.0) for one in inputs),
-        "stress": tuple(random(one, 100.0) for one in inputs),
-    }
-
-
 def _differences(
-    model: nn.Module, small: nn.Module, inputs: tuple[Any, ...], know: Knowledge, verdict: Verdict
+    model: nn.Module, small: nn.Module, probes: Probes, know: Knowledge, verdict: Verdict
 ) -> list[Difference]:
     """In float64 the same plan is carried out on the model in float64, so that rounding does not hide a fault."""
-    found = []
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    for wide in dict.fromkeys((torch.float64, dtype)):
-        first = copy.deepcopy(model).eval().to(wide)
-        second = copy.deepcopy(small).eval() if wide == dtype else rebuild(first, know, verdict).model
-        for kind, probe in _probes(inputs).items():
-            fed = tuple(
-                one.to(wide) if isinstance(one, torch.Tensor) and one.is_floating_point() else one for one in probe
-            )
-            with torch.no_grad():
-                a, b = _outputs(first(*fed)), _outputs(second(*fed))
-            if [t.shape for t in a] != [t.shape for t in b]:
-                raise RuntimeError("the outputs have other shapes")
-            gap = max(
-                (float((x.double() - y.double()).abs().max()) for x, y in zip(a, b, strict=True) if x.numel()),
-                default=0.0,
-            )
-            scale = max((float(x.double().abs().max()) for x in a if x.numel()), default=0.0)
-            found.append(Difference(kind, str(wide).removeprefix("torch."), gap, scale))
+    wide = plain_copy(model).eval().double()
+    found = probes.differences(wide, rebuild(wide, know, verdict).model, torch.float64)
+    if dtype != torch.float64:
+        found += probes.differences(plain_copy(model).eval(), plain_copy(small).eval(), dtype)
     return found
 
 
-def _cost(model: nn.Module, inputs: tuple[Any, ...]) -> Cost:
+def _cost(model: nn.Module, inputs: Inputs) -> Cost:
     held = {id(t): t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers())}
-    return Cost(parameters(model), macs(model, inputs), sum(held.values()))
+    return Cost(parameters(model), macs(plain_copy(model), inputs.copied()), sum(held.values()))
 
 
 def _certificate(
@@ -196,7 +175,7 @@ def _certificate(
     verdict: Verdict,
     done: Rebuilt,
     differences: list[Difference],
-    inputs: tuple[Any, ...],
+    inputs: Inputs,
     trouble: list[str],
 ) -> Certificate:
     return Certificate(
@@ -222,6 +201,11 @@ def _refusals(know: Knowledge, verdict: Verdict) -> list[Refusal]:
             stays = labels[_all_zero(weight, axis) & verdict.keeps(labels)]
             reasons = Counter(verdict.reasons.get(int(r), "it is read") for r in verdict.root[stays])
             found += [Refusal(f"{name} axis {axis}", count, reason) for reason, count in reasons.items()]
+    for name, reason in know.fixed.items():
+        weight = tensors.get(name)
+        if name not in know.axes and weight is not None and weight.ndim > 1:
+            counts = {axis: int(_all_zero(weight, axis).sum()) for axis in (0, 1)}
+            found += [Refusal(f"{name} axis {axis}", count, reason) for axis, count in counts.items() if count]
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 import os
 import warnings
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from .._core.files import write_atomically
 from ..errors import InvalidArgumentError, ObverseError
-from ..graph import as_inputs
+from ..graph import Inputs, as_inputs, outputs_of, plain_copy, unwrapped
 
 __all__ = ["ExportError", "Parity", "export_onnx", "export_program"]
 
@@ -70,7 +69,7 @@ def export_onnx(
     ----------
     model : torch.nn.Module
         Exported in evaluation mode; stays as it is.
-    example_inputs : Tensor or sequence of tensors
+    example_inputs : Tensor, tuple of positional or mapping of keyword arguments
         The batch is their first dimension.
     path : path-like
         Replaced in one piece, and only if the outputs agree.
@@ -94,19 +93,27 @@ def export_onnx(
         _require(name)
     import onnxruntime
 
-    def write(held: nn.Module, inputs: tuple[Tensor, ...], dynamic: Any, file: Path) -> None:
+    def write(held: nn.Module, inputs: Inputs, dynamic: Any, file: Path) -> None:
         torch.onnx.export(
-            held, inputs, file, dynamo=True, dynamic_shapes=dynamic, external_data=False, verbose=False, optimize=True
+            held,
+            inputs.args,
+            file,
+            kwargs=inputs.kwargs or None,
+            dynamo=True,
+            dynamic_shapes=dynamic,
+            external_data=False,
+            verbose=False,
+            optimize=True,
         )
 
-    def run(file: Path) -> Callable[[tuple[Tensor, ...]], list[Tensor]]:
+    def run(file: Path) -> Callable[[Inputs], list[Tensor]]:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         names = [given.name for given in session.get_inputs()]
 
-        def call(inputs: tuple[Tensor, ...]) -> list[Tensor]:
-            given = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
+        def call(inputs: Inputs) -> list[Tensor]:
+            given = {name: value.numpy() for name, value in zip(names, inputs.tensors(), strict=True)}
             return [torch.from_numpy(found) for found in session.run(None, given)]
 
         return call
@@ -127,12 +134,13 @@ def export_program(
     Parameters and results are those of `export_onnx`; nothing beyond torch is needed.
     """
 
-    def write(held: nn.Module, inputs: tuple[Tensor, ...], dynamic: Any, file: Path) -> None:
-        torch.export.save(torch.export.export(held, inputs, dynamic_shapes=dynamic), file)
+    def write(held: nn.Module, inputs: Inputs, dynamic: Any, file: Path) -> None:
+        program = torch.export.export(held, inputs.args, inputs.kwargs or None, dynamic_shapes=dynamic)
+        torch.export.save(program, file)
 
-    def run(file: Path) -> Callable[[tuple[Tensor, ...]], list[Tensor]]:
+    def run(file: Path) -> Callable[[Inputs], list[Tensor]]:
         module = torch.export.load(file).module()
-        return lambda inputs: _tensors(module(*inputs))
+        return lambda inputs: outputs_of(inputs.call(module))
 
     return _exported(model, example_inputs, Path(path), dynamic_batch, tolerance, write, run)
 
@@ -143,20 +151,22 @@ def _exported(
     path: Path,
     dynamic_batch: bool,
     tolerance: float,
-    write: Callable[[nn.Module, tuple[Tensor, ...], Any, Path], None],
-    run: Callable[[Path], Callable[[tuple[Tensor, ...]], list[Tensor]]],
+    write: Callable[[nn.Module, Inputs, Any, Path], None],
+    run: Callable[[Path], Callable[[Inputs], list[Tensor]]],
 ) -> Parity:
-    inputs = tuple(as_inputs(example_inputs))
-    if not all(isinstance(value, Tensor) and value.ndim > 0 for value in inputs):
+    inputs = as_inputs(example_inputs)
+    if len(inputs.tensors()) != len(inputs.args) + len(inputs.kwargs) or any(not one.ndim for one in inputs.tensors()):
         raise InvalidArgumentError("an exported model takes tensors with a batch dimension")
-    inputs = tuple(value.detach().cpu() for value in inputs)
-    # A batch of one is taken for a constant.
-    inputs = tuple(torch.cat([value, value]) for value in inputs) if dynamic_batch and len(inputs[0]) == 1 else inputs
-    held = _own_memory(copy.deepcopy(model).cpu().eval())
-    batch = torch.export.Dim("batch", min=1)
-    dynamic = tuple({0: batch} for _ in inputs) if dynamic_batch else None
+    inputs = inputs.map(lambda one: one.detach().cpu())
+    if dynamic_batch and inputs.batch == 1:
+        inputs = inputs.map(lambda one: torch.cat([one, one]))  # a batch of one is taken for a constant
+    held = _own_memory(plain_copy(unwrapped(model)).cpu().eval())
+    axes = {0: torch.export.Dim("batch", min=1)}
+    dynamic: Any = None
+    if dynamic_batch:
+        dynamic = dict.fromkeys(inputs.kwargs, axes) if inputs.kwargs else tuple(axes for _ in inputs.args)
     # What is exported with stays in the file: shapes, and none of the user's rows.
-    blank = tuple(torch.zeros_like(value[:2] if dynamic_batch else value) for value in inputs)
+    blank = inputs.map(lambda one: torch.zeros_like(one[:2] if dynamic_batch else one))
     found: list[float] = []
 
     def write_and_compare(temporary: Path) -> None:
@@ -171,14 +181,14 @@ def _exported(
             except Exception as error:
                 line = str(error).strip().partition("\n")[0][:300] or type(error).__name__
                 raise ExportError(f"the model cannot be exported: {line}") from error
-            probes = [inputs, tuple(torch.cat([v.flip(0), v]) for v in inputs)] if dynamic_batch else [inputs]
-            difference = max(_difference(call(probe), _tensors(held(*probe))) for probe in probes)
+            probes = [inputs, inputs.map(lambda one: torch.cat([one.flip(0), one]))] if dynamic_batch else [inputs]
+            difference = max(_difference(call(probe), outputs_of(probe.call(held))) for probe in probes)
         if not difference <= tolerance:
             raise ExportError(f"the exported model differs by {difference:.1e}, more than {tolerance:g}; nothing kept")
         found.append(difference)
 
     write_atomically(path, write_and_compare)
-    batches = (len(inputs[0]), 2 * len(inputs[0])) if dynamic_batch else (len(inputs[0]),)
+    batches = (inputs.batch, 2 * inputs.batch) if dynamic_batch else (inputs.batch,)
     return Parity(str(path), found[0], batches, path.stat().st_size)
 
 
@@ -188,14 +198,6 @@ def _own_memory(model: nn.Module) -> nn.Module:
         if tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size():
             tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
     return model
-
-
-def _tensors(answer: Any) -> list[Tensor]:
-    if isinstance(answer, Tensor):
-        return [answer]
-    if isinstance(answer, dict):
-        answer = list(answer.values())
-    return [tensor for item in answer if item is not None for tensor in _tensors(item)]
 
 
 def _difference(found: list[Tensor], answer: list[Tensor]) -> float:

@@ -184,14 +184,9 @@ def _fitted(about: dict[str, Any], stored: dict[str, Tensor], model: nn.Module, 
     changed = {
         name: changed_attributes(name or "the model", modules[name], _mapping(attributes, name)) for name in attributes
     }
-    if "numbers" in about:  # files of the first release have none
-        numbers = _mapping(about, "numbers")
-        if set(numbers) != {name for name, module in modules.items() if numbers_of(module)}:
-            raise InvalidArgumentError("its modules are not those of the model")
-        for name, stored_numbers in numbers.items():
-            is_smaller = "normalized_shape" in changed.get(name, {})
-            told = changed_numbers(name or "the model", modules[name], stored_numbers, is_smaller=is_smaller)
-            changed.setdefault(name, {}).update(told)
+    numbers = _mapping(about, "numbers") if "numbers" in about else {}  # files of the first release have none
+    if "numbers" in about and set(numbers) != {name for name, module in modules.items() if numbers_of(module)}:
+        raise InvalidArgumentError("its modules are not those of the model")
     found: dict[str, Tensor] = {}
     shapes: dict[str, dict[str, tuple[int, ...]]] = {name: {} for name in modules}
     for name in sorted(names):
@@ -208,6 +203,11 @@ def _fitted(about: dict[str, Any], stored: dict[str, Tensor], model: nn.Module, 
                     f"{name} has the shape {list(shape)} in the file and {list(fresh.shape)} in the model, which can "
                     "only shrink"
                 )
+    for name, stored_numbers in numbers.items():
+        held = dict(modules[name].named_parameters(recurse=False))
+        is_smaller = any(leaf in held and held[leaf].shape != shape for leaf, shape in shapes[name].items())
+        smaller = changed_numbers(name or "the model", modules[name], stored_numbers, is_smaller=is_smaller)
+        changed.setdefault(name, {}).update(smaller)
     for name, module in modules.items():
         check_tensors(name or "the model", module, changed.get(name, {}), shapes[name])
     for name in sorted(names):

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import InvalidArgumentError
+from ..graph import rescaled_eps
 
 __all__ = ["changed_attributes", "changed_numbers", "check_tensors", "may_have", "numbers_of", "sizes_of"]
 
@@ -139,9 +140,10 @@ _TRAINING = ("p", "dropout", "momentum")
 
 
 def numbers_of(module: nn.Module) -> dict[str, float | None]:
-    """Real numbers that a layer of torch computes with, such as the eps of a normalization or a slope."""
+    """Real numbers that a layer of torch computes with, such as a slope, and the eps of norms of any class."""
     if type(module).__module__.partition(".")[0] != "torch":
-        return {}
+        name = rescaled_eps(module)
+        return {} if name is None else {name: float(getattr(module, name))}
     numbers: dict[str, float | None] = {}
     for name, value in vars(module).items():
         if not name.startswith("_") and name not in _TRAINING and (type(value) is float or name == "eps"):
@@ -168,7 +170,8 @@ def changed_numbers(where: str, module: nn.Module, stored: Any, *, is_smaller: b
         if after == before and type(after) is type(before):
             continue
         grows = type(before) is float and type(after) is float and before < after < float("inf")
-        if not (isinstance(module, nn.RMSNorm) and name == "eps" and is_smaller and grows):
+        rescaled = isinstance(module, nn.RMSNorm) or rescaled_eps(module) is not None
+        if not (rescaled and "eps" in name and is_smaller and grows):
             raise InvalidArgumentError(
                 f"{where}.{name} is {_shown(after)} in the file and {_shown(before)} in the model; build the model as "
                 "the one that was saved was built"

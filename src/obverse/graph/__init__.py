@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from ._bisect import culprits, pattern_of
 from ._bytes import estimated_bytes, stored_bytes
 from ._channels import Channels
-from ._costs import as_inputs, latency, macs, parameters, time_ratio
+from ._copies import plain_copy, unwrapped
+from ._costs import latency, macs, parameters, time_ratio
 from ._dead import Verdict, judge
 from ._dependencies import KINDS, Dependencies, Group, Slice, dependencies, grouped
+from ._evaluation import evaluated
 from ._families import Family, Removable, removable
 from ._flow import Flow, Knowledge, Read
-from ._layers import register_layer
+from ._inputs import Inputs, as_inputs
+from ._layers import register_layer, rescaled_eps
+from ._precision import double_precision
 from ._rebuild import Change, Rebuilt, rebuild
 from ._timing import Interval, compare_times, interval_of
-from ._trace import analyze
+from ._watch import analyze, outputs_of
 
 __all__ = [
     "KINDS",
@@ -22,6 +27,7 @@ __all__ = [
     "Family",
     "Flow",
     "Group",
+    "Inputs",
     "Interval",
     "Knowledge",
     "Read",
@@ -32,17 +38,25 @@ __all__ = [
     "analyze",
     "as_inputs",
     "compare_times",
+    "culprits",
     "dependencies",
+    "double_precision",
     "estimated_bytes",
+    "evaluated",
     "grouped",
     "interval_of",
     "judge",
     "latency",
     "macs",
+    "outputs_of",
     "parameters",
+    "pattern_of",
+    "plain_copy",
     "rebuild",
     "register_layer",
     "removable",
+    "rescaled_eps",
     "stored_bytes",
     "time_ratio",
+    "unwrapped",
 ]

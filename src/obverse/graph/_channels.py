@@ -1,9 +1,10 @@
-"""Channels and the classes they fall into: a union-find over integers, with the reason for every pin."""
+"""Channels and the classes they fall into: connected components of ties, with the reason for every pin."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 __all__ = ["WHOLE", "Channels"]
 
@@ -11,61 +12,84 @@ WHOLE = 0  # the label of everything that keeps its size: inputs, outputs, posit
 
 
 class Channels:
-    """Every feature channel of every tensor has a label; labels that live or die together share a class."""
+    """Every feature channel of every tensor has a label; labels that live or die together share a class.
+
+    Ties are collected, and classes are found when they are asked for: the components of a graph of labels. A class is
+    named by its smallest label.
+    """
 
     def __init__(self) -> None:
-        self._parent: list[int] = [WHOLE]
-        self.pins: dict[int, str] = {WHOLE: "it is part of the interface of the model"}
+        self.count = 1
+        self._ties: list[NDArray[np.int64]] = []
+        self._pins: list[tuple[NDArray[np.int64], str]] = []
+        self._roots = np.zeros(1, dtype=np.int64)
+        self._solved = 0
+        self._reasons: dict[int, str] = {}
+        self._reasoned = (-1, -1)
 
     def fresh(self, count: int) -> torch.Tensor:
         """``count`` new labels, each a class of its own; shape (count,)."""
-        start = len(self._parent)
-        self._parent.extend(range(start, start + count))
+        start = self.count
+        self.count += count
         return torch.arange(start, start + count)
-
-    @property
-    def count(self) -> int:
-        """How many labels there are."""
-        return len(self._parent)
-
-    def find(self, label: int) -> int:
-        root = label
-        while self._parent[root] != root:
-            root = self._parent[root]
-        while self._parent[label] != root:
-            self._parent[label], label = root, self._parent[label]
-        return root
-
-    def roots(self, labels: torch.Tensor) -> torch.Tensor:
-        """The class of every label, in the shape of ``labels``."""
-        unique, inverse = torch.unique(labels, return_inverse=True)
-        found = torch.tensor([self.find(label) for label in unique.tolist()], dtype=torch.long)
-        return found[inverse]
 
     def tie(self, first: torch.Tensor, second: torch.Tensor) -> None:
         """Join the classes of the labels that stand at the same place; the shapes broadcast."""
         first, second = torch.broadcast_tensors(first, second)  # type: ignore[no-untyped-call]
-        if not first.numel():
-            return
-        pairs = np.unique(torch.stack([first.reshape(-1), second.reshape(-1)], 1).numpy(), axis=0)
-        for a, b in pairs.tolist():
-            low, high = sorted((self.find(a), self.find(b)))
-            if low != high:
-                self._parent[high] = low
-                if high in self.pins:
-                    self.pins.setdefault(low, self.pins.pop(high))
+        differ = first != second
+        if bool(differ.any()):
+            pairs = torch.stack([first[differ], second[differ]], 1).numpy()
+            self._ties.append(np.unique(pairs, axis=0) if len(pairs) > 4096 else pairs)
 
-    def tie_along(self, labels: torch.Tensor, kept: int) -> torch.Tensor:
+    def tie_along(self, labels: torch.Tensor, kept: int, size: int | None = None) -> torch.Tensor:
         """Join all labels that share an index of the axis ``kept``; one label per index, shape (size,)."""
         rows = labels.movedim(kept, 0).reshape(labels.shape[kept], -1)
         first = rows[:, 0]
         self.tie(rows, first[:, None])
-        return first
+        return first.expand(size) if size is not None and len(first) == 1 else first
 
     def pin(self, labels: torch.Tensor, reason: str) -> None:
         """Keep the classes of these labels whole, for a reason in words."""
-        for root in torch.unique(self.roots(labels)).tolist():
-            self.pins.setdefault(root, reason)
+        self._pins.append((np.unique(labels.numpy()), reason))
+
+    def every_root(self) -> NDArray[np.int64]:
+        """The class of every label there is; int64, (count,)."""
+        if self._solved != len(self._ties) or len(self._roots) != self.count:
+            self._roots = _components(self.count, self._ties)
+            self._solved = len(self._ties)
+        return self._roots
+
+    def roots(self, labels: torch.Tensor) -> torch.Tensor:
+        """The class of every label, in the shape of ``labels``."""
+        return torch.from_numpy(self.every_root()[labels.numpy()])
+
+    @property
+    def pins(self) -> dict[int, str]:
+        """Why classes stay: the first reason given for each."""
+        roots = self.every_root()
+        state = (self._solved, len(self._pins))
+        if self._reasoned != state:
+            reasons: dict[int, str] = {}
+            for labels, reason in self._pins:
+                for root in np.unique(roots[labels]).tolist():
+                    reasons.setdefault(root, reason)
+            reasons.setdefault(WHOLE, "it is part of the interface of the model")
+            self._reasons, self._reasoned = reasons, state
+        return self._reasons
 
     def pinned(self, root: int) -> str | None:
+        """Why a class stays, or None where it may go."""
         return self.pins.get(root)
+
+
+def _components(count: int, ties: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    if not ties:
+        return np.arange(count, dtype=np.int64)
+    pairs = np.concatenate(ties)
+    graph = coo_matrix((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    _, component = connected_components(graph, directed=False)
+    _, first = np.unique(component, return_index=True)
+    return np.asarray(first[component], dtype=np.int64)

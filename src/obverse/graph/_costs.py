@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import statistics
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import InvalidArgumentError
+from ._inputs import as_inputs
 from ._timing import Interval, compare_times, interval_of
 
-__all__ = ["as_inputs", "latency", "macs", "parameters", "time_ratio"]
+__all__ = ["latency", "macs", "parameters", "time_ratio"]
 
 
 def parameters(model: nn.Module, *, nonzero: bool = False) -> int:
@@ -42,20 +43,26 @@ def macs(model: nn.Module, inputs: Any) -> int:
 
     fast = torch.backends.mha.get_fastpath_enabled()
     modes = [(module, module.training) for module in model.modules()]
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     counter = FlopCounterMode(display=False)
     try:
         # Fused kernels hide the products that they consist of.
         torch.backends.mha.set_fastpath_enabled(False)
         model.eval()
+        for parameter in learned:
+            # The counter hangs hooks into the graph of gradients wherever a tensor says that it wants one.
+            parameter.requires_grad_(False)
         with (
             torch.no_grad(),
             _plain_products(),
             sdpa_kernel(SDPBackend.MATH),
             counter,
         ):
-            model(*as_inputs(inputs))
+            as_inputs(inputs).call(model)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        for parameter in learned:
+            parameter.requires_grad_(True)
         for module, mode in modes:
             module.training = mode
     return int(counter.get_total_flops()) // 2
@@ -85,8 +92,8 @@ def latency(model: nn.Module, inputs: Any, *, repeats: int = 30) -> Interval:
     try:
         model.eval()
         with torch.inference_mode():
-            device = next((a.device for a in arguments if isinstance(a, Tensor)), None)
-            return interval_of(compare_times({"model": lambda: model(*arguments)}, repeats, device)["model"])
+            device = next((a.device for a in arguments.tensors()), None)
+            return interval_of(compare_times({"model": lambda: arguments.call(model)}, repeats, device)["model"])
     finally:
         for module, mode in modes:
             module.training = mode
@@ -98,9 +105,9 @@ def time_ratio(model: nn.Module, reference: nn.Module, inputs: Any, *, repeats: 
     The median over ``repeats`` rounds of the ratio within a round: a drift of the machine's speed meets both.
     """
     arguments = as_inputs(inputs)
-    device = next((a.device for a in arguments if isinstance(a, Tensor)), None)
+    device = next((a.device for a in arguments.tensors()), None)
     with torch.inference_mode():
-        calls = {"model": lambda: model(*arguments), "reference": lambda: reference(*arguments)}
+        calls = {"model": lambda: arguments.call(model), "reference": lambda: arguments.call(reference)}
         times = compare_times(calls, repeats, device)
     return statistics.median(a / b for a, b in zip(times["model"], times["reference"], strict=True))
 
@@ -113,12 +120,3 @@ def _plain_products() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="TF32", category=UserWarning)
         with torch.backends.mkldnn.flags(enabled=False):
             yield
-
-
-def as_inputs(inputs: Any) -> tuple[Any, ...]:
-    """Positional arguments from a tensor or a sequence of them."""
-    if isinstance(inputs, Tensor):
-        return (inputs,)
-    if isinstance(inputs, Sequence) and not isinstance(inputs, str) and len(inputs) > 0:
-        return tuple(inputs)
-    raise InvalidArgumentError(f"inputs must be a tensor or a sequence of arguments; got {type(inputs).__name__}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -24,14 +24,27 @@ class Verdict:
 
     def __init__(self, know: Knowledge, root: torch.Tensor) -> None:
         self.know, self.root = know, root
-        pinned = torch.tensor([know.channels.pinned(int(r)) is not None for r in root])
-        self._class = pinned.clone()
-        self.reasons: dict[int, str] = {int(r): know.channels.pins[int(r)] for r in root.unique() if pinned[r]}  # type: ignore[no-untyped-call]
+        self._class = torch.zeros(len(root), dtype=torch.bool)
+        self.reasons: dict[int, str] = dict(know.channels.pins)
+        self._class[list(self.reasons)] = True
 
     def give_up(self, roots: torch.Tensor) -> None:
         """Let these classes go, and nothing else."""
         self._class.fill_(True)
         self._class[roots] = False
+
+    def keep_all_but(self, roots: Iterable[int], why: Mapping[int, str]) -> None:
+        """Keep every class that is not among ``roots``; ``why`` has reasons for some of them."""
+        may_go = torch.zeros_like(self._class)
+        may_go[list(roots)] = True
+        self._class |= ~may_go
+        for root, reason in why.items():
+            self.reasons.setdefault(root, reason)
+
+    def gone(self) -> list[int]:
+        """The classes that go."""
+        roots = self.root.unique()  # type: ignore[no-untyped-call]
+        return roots[~self._class[roots]].tolist()  # type: ignore[no-any-return]
 
     def keeps(self, labels: torch.Tensor) -> torch.Tensor:
         """Whether each of these labels stays; bool, the shape of ``labels``."""
@@ -39,25 +52,34 @@ class Verdict:
 
     def revive(self, labels: torch.Tensor, reason: str) -> bool:
         """Keep the classes of these labels; whether that changed anything."""
-        changed = False
-        for r in self.root[labels].unique().tolist():  # type: ignore[no-untyped-call]
-            if not self._class[r]:
-                self._class[r] = True
-                self.reasons[r] = reason
-                changed = True
-        return changed
+        roots = self.root[labels].unique()  # type: ignore[no-untyped-call]
+        fresh = roots[~self._class[roots]]
+        self._class[fresh] = True
+        self.reasons |= dict.fromkeys(fresh.tolist(), reason)
+        return bool(len(fresh))
 
 
 def fold(read: Read, verdict: Verdict) -> torch.Tensor:
     """What removed constant columns add to every row, float64, (rows,)."""
     gone = ~verdict.keeps(read.columns) & ~read.constant.isnan()
-    return read.weight[:, gone] @ read.constant[gone]
+    gone &= read.constant != 0
+    return read.weight[:, gone].double() @ read.constant[gone]
 
 
-def judge(know: Knowledge, rounding: int | None = None) -> Verdict:
-    """The greatest fixed point: all channels go but those that something kept still needs."""
-    labels = torch.arange(know.channels.count)
-    verdict = Verdict(know, know.channels.roots(labels))
+def judge(
+    know: Knowledge,
+    rounding: int | None = None,
+    *,
+    only: Iterable[int] | None = None,
+    why: Mapping[int, str] | None = None,
+) -> Verdict:
+    """The greatest fixed point: all channels go but those that something kept still needs.
+
+    With ``only``, no other classes than these go; ``why`` has the reasons for those that are left out.
+    """
+    verdict = Verdict(know, torch.from_numpy(know.channels.every_root()))
+    if only is not None:
+        verdict.keep_all_but(only, why or {})
     boxes = [_small(verdict.root[one]) for move in know.moves for one in (*move.before, *move.after)]
     boxes = [one for one in boxes if one.numel() > 1]
     # What is needed spreads first: the other rules would keep channels that are not yet known to be needed.
@@ -77,7 +99,9 @@ def _needed(know: Knowledge, verdict: Verdict) -> bool:
         rows, gone = verdict.keeps(read.rows), ~verdict.keeps(read.columns)
         if not bool(gone.any()):
             continue
-        used = read.nonzero[rows & ~read.settled].any(0)
+        # Only columns that would go are looked at: of a large matrix these are soon few.
+        used = torch.zeros_like(gone)
+        used[gone] = read.nonzero[:, gone][rows & ~read.settled].any(0)
         variable = read.constant.isnan()
         for trouble, reason in (
             (gone & used & variable, f"{read.owner} reads it"),

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..errors import InvalidArgumentError, UnknownNameError
 from ._flow import Knowledge
-from ._trace import analyze
+from ._watch import analyze
 
 __all__ = ["KINDS", "Dependencies", "Group", "Slice", "dependencies", "grouped"]
 
@@ -106,13 +107,13 @@ def _span(indices: tuple[int, ...]) -> str:
 
 
 def dependencies(model: nn.Module, example_inputs: Any) -> Dependencies:
-    """Which slices of which tensors live and die together, from the traced graph of a model.
+    """Which slices of which tensors live and die together, from one run of a model.
 
     Parameters
     ----------
     model : torch.nn.Module
         Is left untouched.
-    example_inputs : Tensor or tuple of Tensors
+    example_inputs : Tensor, tuple of positional or mapping of keyword arguments
         One batch, as the model takes it.
 
     Returns
@@ -123,21 +124,20 @@ def dependencies(model: nn.Module, example_inputs: Any) -> Dependencies:
     Raises
     ------
     InvalidArgumentError
-        If the model cannot be traced or does not run on the inputs.
+        If the model does not run on the inputs.
     """
     return Dependencies(tuple(group for _, group in grouped(analyze(model, example_inputs))))
 
 
 def grouped(know: Knowledge) -> list[tuple[int, Group]]:
     """The classes of channels as groups of slices, each with its class."""
+    pins = know.channels.pins
     held: dict[int, list[Slice]] = {}
     for name, axes in know.axes.items():
         for axis, labels in axes.items():
-            members: dict[int, list[int]] = {}
-            for index, root in enumerate(know.channels.roots(labels).tolist()):
-                members.setdefault(root, []).append(index)
-            for root, indices in members.items():
-                held.setdefault(root, []).append(Slice(name, axis, tuple(indices), know.words[name, axis]))
+            words = know.words[name, axis]
+            for root, indices in _members(know.channels.roots(labels)):
+                held.setdefault(root, []).append(Slice(name, axis, indices, words))
     kinds: dict[int, set[str]] = {}
     for kind, sets in know.kinds.items():
         for labels in sets:
@@ -148,6 +148,14 @@ def grouped(know: Knowledge) -> list[tuple[int, Group]]:
             for root in know.channels.roots(labels).unique().tolist():  # type: ignore[no-untyped-call]
                 kinds[root] = {"heads"}
     return [
-        (root, Group(tuple(slices), frozenset(kinds.get(root, set())) & set(KINDS), know.channels.pinned(root)))
+        (root, Group(tuple(slices), frozenset(kinds.get(root, set())) & set(KINDS), pins.get(root)))
         for root, slices in sorted(held.items())
     ]
+
+
+def _members(roots: torch.Tensor) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Every class with the places where it stands, in order."""
+    order = roots.argsort(stable=True)
+    found, counts = roots[order].unique_consecutive(return_counts=True)  # type: ignore[no-untyped-call]
+    for root, places in zip(found.tolist(), torch.split(order, counts.tolist()), strict=True):
+        yield root, tuple(places.tolist())

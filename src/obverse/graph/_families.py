@@ -10,11 +10,15 @@ import torch
 from torch import nn
 
 from ..errors import UnknownNameError
+from ._bisect import culprits, pattern_of
+from ._copies import plain_copy, unwrapped
 from ._dead import Verdict, missing_from_box
 from ._dependencies import KINDS, Group, grouped
+from ._evaluation import evaluated
 from ._flow import Knowledge
+from ._inputs import Inputs, as_inputs
 from ._rebuild import rebuild
-from ._trace import analyze
+from ._watch import analyze
 
 __all__ = ["Family", "Removable", "removable"]
 
@@ -111,7 +115,7 @@ def removable(model: nn.Module, example_inputs: Any) -> Removable:
     parameters = dict(know.model.named_parameters())
     order = {name: place for place, name in enumerate(parameters)}
     alike: dict[Any, list[tuple[int, Group]]] = {}
-    kept: dict[str, str] = {}
+    kept = {name: reason for name, reason in know.fixed.items() if name in parameters}
     for root, group in grouped(know):
         slices = [one for one in group.slices if one.tensor in parameters]
         if group.kept is not None:
@@ -119,12 +123,64 @@ def removable(model: nn.Module, example_inputs: Any) -> Removable:
         elif any((one.tensor, one.axis) in know.writes for one in slices):
             key = (group.kinds, tuple(sorted((one.tensor, one.axis, len(one.indices)) for one in slices)))
             alike.setdefault(key, []).append((root, group))
-    families = [_family(know, kinds, groups, order, parameters) for (kinds, _), groups in alike.items()]
-    every = know.channels.roots(torch.arange(know.channels.count))
+    families = []
+    for (kinds, _), groups in alike.items():
+        family = _family(know, kinds, groups, order, parameters)
+        if any(bool((numbers == 0).all()) for axes in family.axes.values() for numbers in axes.values()):
+            # One group is all that there is along an axis, of which something stays.
+            kept |= dict.fromkeys(family.writers, "all of its channels go together, and a layer keeps at least one")
+        else:
+            families.append(family)
+    every = torch.from_numpy(know.channels.every_root())
     # The copies of weights that the analysis made are not needed any more.
     know.reads.clear()
     know.model = nn.Module()
-    return Removable(tuple(sorted(families, key=lambda one: order[one.writers[0]])), kept, know, every)
+    found = Removable(tuple(sorted(families, key=lambda one: order[one.writers[0]])), kept, know, every)
+    return _tried(unwrapped(model), as_inputs(example_inputs), found)
+
+
+def _tried(model: nn.Module, inputs: Inputs, found: Removable) -> Removable:
+    """The families that really follow: half of each is zeroed and taken out of a copy, which must compute the same."""
+
+    def works(families: Sequence[Family]) -> bool:
+        zeroed = plain_copy(model).eval().double()
+        named = dict(zeroed.named_parameters(remove_duplicate=False))
+        gone = []
+        with torch.no_grad():
+            for family in families:
+                some = max(1, len(family) // 2)
+                gone.append(family.roots[:some])
+                for name, axes in family.axes.items():
+                    for axis, groups in axes.items():
+                        places = ((groups >= 0) & (groups < some)).nonzero()[:, 0].to(named[name].device)
+                        named[name].data.index_fill_(axis, places, 0.0)
+            smaller = found.without(zeroed, gone)
+            before = evaluated(zeroed, inputs, torch.float64)
+            try:
+                after = evaluated(smaller, inputs, torch.float64)
+            except Exception:  # whatever the model's code raises on sizes that do not fit
+                return False
+        return len(before) == len(after) and all(map(_equal, before, after))
+
+    families = [family for family in found.families if len(family) > 1]
+    if not families or works(families):
+        return found
+    bad = culprits(families, lambda one: pattern_of(one.writers), works)
+    reason = "the code around it does not follow when it becomes smaller"
+    kept = {**found.kept, **{writer: reason for family in bad for writer in family.writers}}
+    good = tuple(family for family in found.families if not any(family is one for one in bad))
+    return Removable(good, kept, found._know, found._root)
+
+
+def _equal(first: torch.Tensor, second: torch.Tensor) -> bool:
+    if first.shape != second.shape:
+        return False
+    gap, scale = (first.double() - second.double()).abs(), first.double().abs()
+    return (
+        not gap.numel()
+        or bool((gap.max() <= 1e-9 * scale.max()) | (gap.max() == 0))
+        or not bool(first.isfinite().all())
+    )
 
 
 def _family(
@@ -137,7 +193,7 @@ def _family(
     axes: dict[str, dict[int, torch.Tensor]] = {}
     for number, (_, group) in enumerate(groups):
         for one in group.slices:
-            if one.tensor in parameters:
+            if one.tensor in parameters and (one.tensor, one.axis) not in know.follows:
                 size = parameters[one.tensor].shape[one.axis]
                 held = axes.setdefault(one.tensor, {}).setdefault(one.axis, torch.full((size,), -1))
                 held[list(one.indices)] = number

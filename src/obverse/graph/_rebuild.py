@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
+from ._copies import plain_copy
 from ._dead import Verdict, fold
 from ._flow import Knowledge
+from ._numbers import Attribute
 
 __all__ = ["Change", "rebuild"]
 
@@ -35,7 +39,7 @@ class Rebuilt:
 
 def rebuild(model: nn.Module, know: Knowledge, verdict: Verdict) -> Rebuilt:
     """A deep copy of ``model`` without the channels that the verdict gives up."""
-    twin = copy.deepcopy(model)
+    twin = plain_copy(model)
     done = Rebuilt(twin)
     places = _places(twin)
     with torch.no_grad():
@@ -44,9 +48,10 @@ def rebuild(model: nn.Module, know: Knowledge, verdict: Verdict) -> Rebuilt:
             layer: Any = twin.get_submodule(scaled.owner)
             ratio = len(scaled.labels) / max(1, int(verdict.keeps(scaled.labels).sum()))
             if ratio > 1:
-                layer.weight.mul_(ratio**0.5)
-                layer.eps *= ratio
-                done.folded.append(f"{scaled.owner}: scale rescaled and eps set to {layer.eps!r}")
+                times = ratio**0.5 if scaled.root else ratio
+                layer.weight.add_(scaled.offset).mul_(times).sub_(scaled.offset)
+                setattr(layer, scaled.eps, getattr(layer, scaled.eps) * ratio)
+                done.folded.append(f"{scaled.owner}: scale rescaled and eps set to {getattr(layer, scaled.eps)!r}")
         for name, held in know.axes.items():
             tensor = _tensor(twin, name)
             cut = tensor
@@ -102,8 +107,18 @@ def _fold(twin: nn.Module, know: Knowledge, verdict: Verdict, done: Rebuilt) -> 
             done.folded.append(f"constants of removed channels went into {read.bias}")
 
 
+def _recompute(layer: nn.Module) -> None:
+    """Weights that hooks of torch compute before every call: of pruning, and of the older weight and spectral norms."""
+    for hook in layer._forward_pre_hooks.values():
+        if isinstance(hook, BasePruningMethod | WeightNorm):
+            hook(layer, ())
+        elif isinstance(hook, SpectralNorm):
+            setattr(layer, hook.name, hook.compute_weight(layer, do_power_iteration=False))
+
+
 def _refresh(layer: Any) -> None:
     """Attributes that a layer of torch derives from the shapes of its tensors."""
+    _recompute(layer)
     if isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = layer.weight.shape
     elif isinstance(layer, nn.modules.conv._ConvTransposeNd):
@@ -125,7 +140,9 @@ def _refresh(layer: Any) -> None:
         layer.num_groups = layer.num_channels // share
     elif isinstance(layer, nn.RMSNorm):
         layer.normalized_shape = tuple(layer.weight.shape)
-    elif isinstance(layer, nn.Embedding):
+    elif isinstance(layer, nn.PReLU):
+        layer.num_parameters = len(layer.weight)
+    elif isinstance(layer, nn.Embedding | nn.EmbeddingBag):
         layer.num_embeddings, layer.embedding_dim = layer.weight.shape
     elif isinstance(layer, nn.RNNBase):
         layer.input_size = int(layer.get_parameter("weight_ih_l0").shape[1])
@@ -137,29 +154,40 @@ _FIXED = ("head_dim", "head_size", "dim_head", "d_head")
 
 
 def _resize_attributes(twin: nn.Module, know: Knowledge, verdict: Verdict) -> None:
-    """Sizes that the user's own modules hand to a reshape, such as the number of heads."""
-    wanted: dict[tuple[str, int], set[int]] = {}
+    """Sizes that the code of modules states, such as the number of heads, where they are attributes."""
+    exact: dict[tuple[str, str], set[float]] = {}
+    guessed: dict[tuple[str, int], set[int]] = {}
     for move in know.moves:
         for labels in move.after:
             kept = verdict.keeps(labels)
-            if bool(kept.all()):
+            if not move.sizes or bool(kept.all()):
                 continue
-            for axis, size in enumerate(labels.shape):
+            for axis, size in move.sizes.items():
+                if axis >= labels.ndim or labels.shape[axis] != size:
+                    continue
                 others = [a for a in range(labels.ndim) if a != axis]
                 now = int((kept.any(dim=others) if others else kept).sum())
-                if now != size and size in move.sizes:
-                    wanted.setdefault((move.owner, size), set()).add(now)
-    original = {owner: dict(vars(twin.get_submodule(owner))) for owner, _ in wanted}
-    for (owner, size), sizes in wanted.items():
+                if now == size:
+                    continue
+                names = size.names if isinstance(size, Attribute) else frozenset()
+                free = [one for one in names if one[1] not in _FIXED] or list(names)
+                if len(free) == 1:
+                    exact.setdefault(free[0], set()).add(now / size)
+                elif not names:
+                    guessed.setdefault((move.owner, int(size)), set()).add(now)
+    for (owner, name), ratios in exact.items():
         module = twin.get_submodule(owner)
-        names = [
+        if len(ratios) == 1:
+            setattr(module, name, round(getattr(module, name) * next(iter(ratios))))
+    original = {owner: dict(vars(twin.get_submodule(owner))) for owner, _ in guessed}
+    for (owner, size), sizes in guessed.items():
+        module = twin.get_submodule(owner)
+        names_ = [
             name
             for name, value in original[owner].items()
             if type(value) is int and value == size and not name.startswith("_") and name not in _FIXED
         ]
-        heads = [name for name in names if "head" in name or "group" in name]
-        for name in heads or names:
+        heads = [name for name in names_ if "head" in name or "group" in name]
+        for name in heads or names_:
             if len(sizes) == 1:
                 setattr(module, name, next(iter(sizes)))
-            elif len(sizes) == 2:
-                setattr(module, name, min(sizes) if "kv" in name else max(sizes))
