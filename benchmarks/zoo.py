@@ -166,6 +166,8 @@ def pruned_by_rival(family: str, name: str) -> dict[str, Any] | None:
     torch.manual_seed(0)
     model, inputs = FAMILIES[family][name]()
     model.eval()
+    if hasattr(model, "config"):
+        model.config.use_cache = False  # it does not look into caches among the outputs
     total = sum(p.numel() for p in model.parameters())
     last = [module for module in model.modules() if isinstance(module, nn.Linear | nn.modules.conv._ConvNd)][-1]
     start = time.perf_counter()

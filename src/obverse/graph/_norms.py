@@ -234,7 +234,7 @@ def recognized_response_norm(module: nn.Module) -> int | None:
     """
     names = dict(module.named_parameters())
     eps = vars(module).get("eps")
-    if set(names) != {"weight", "bias"} or type(eps) is not float or [*module.children(), *module.buffers()]:
+    if set(names) != {"weight", "bias"} or type(eps) is not float or any(True for _ in module.children()):
         return None
     weight, bias = names["weight"], names["bias"]
     if isinstance(module, nn.modules.batchnorm._NormBase | nn.LayerNorm | nn.GroupNorm) or weight.ndim != 1:
