@@ -150,6 +150,7 @@ def test_a_broken_run_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match=r"model\.safetensors is damaged"):
         read_run(tmp_path)
     (tmp_path / "recipe.yaml").write_text("model: some.module:factory\n")
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     with pytest.raises(InvalidArgumentError, match="names code to import"):
         diagnose_run(tmp_path)
 

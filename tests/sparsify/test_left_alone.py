@@ -241,7 +241,6 @@ def stated(face: object, schedule: bool, strength: float = 0.1, **options: objec
         *((face, 1, {"penalty": "mcp"}) for face in ("proximal", "reweighted", "dropout", "learned-eta")),
         *((face, 0, {"penalty": "mcp"}) for face in ("proximal", "reweighted", "dropout")),
         ("dropout", 1, {"penalty": "lasso"}),
-        ("dropout", 1, {"penalty": "mcp", "law": "bernoulli"}),
         ("variational-dropout", 1, {}),
         ("hard-concrete", 1, {}),
         ("magnitude", 1, {}),
@@ -253,6 +252,16 @@ def test_every_face_with_a_strength_ends_in_the_zeros_of_its_penalty(face: str, 
     sparsifier.finish()
     assert (model.weight[0] == 0).tolist() == [False] * 5 + [True] * 5
     assert sparsifier.sparsity == 0.5
+
+
+def test_masks_of_zero_and_one_end_near_the_zeros() -> None:
+    """Their noise never ends, so that it decides about a weight at the edge; all others are as the penalty has them."""
+    model, sparsifier = stated("dropout", True, 0.1, penalty="mcp", law="bernoulli")
+    sparsifier.finish()
+    weight = model.weight[0]
+    assert bool((weight[:5].abs() > 0.3).all())
+    assert bool((weight[5:].abs() < 0.05).all())
+    assert int((weight[5:] == 0).sum()) >= 3
 
 
 @pytest.mark.parametrize("face", ["concrete-dropout", "standout"])

@@ -490,7 +490,7 @@ def test_a_failure_at_the_very_end_leaves_nothing_either() -> None:
     class Failing(Face):
         acts_in_forward = True
 
-        def descend(self, member: Any, strength: float, steps: int) -> None:
+        def renew(self, *given: Any) -> None:
             raise ArithmeticError("at the start")
 
     model = mlp()
