@@ -18,6 +18,7 @@ not installed are left out with a line. `docs/models.md` is written by `--page`.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import logging
 import multiprocessing
@@ -26,6 +27,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,25 +48,24 @@ TRAINED = {
 EXACT = 1e-10  # relative to the largest output or 1
 
 
-def measured(family: str, name: str, *, train: bool, export: bool, rival: bool = True) -> dict[str, Any]:
-    """One row of the results; errors are kept in words."""
-    row: dict[str, Any] = {"torch": torch.__version__}
+def measured(family: str, name: str, *, train: bool, export: bool, rival: bool = True) -> Iterator[dict[str, Any]]:
+    """One row of the results, after each of its parts; errors are kept in words."""
     torch.manual_seed(0)
     model, inputs = FAMILIES[family][name]()
     model.eval()
-    row["parameters"] = sum(p.numel() for p in model.parameters())
-    for part, measure in (
-        ("zeroed", lambda: zeroed(family, name, model, inputs, export)),
-        ("trained", lambda: trained(family, name) if train and name in TRAINED[family] else None),
-        ("rival", lambda: pruned_by_rival(family, name) if rival else None),
-    ):
+    row: dict[str, Any] = {"torch": torch.__version__, "parameters": sum(p.numel() for p in model.parameters())}
+    parts = {"zeroed": lambda: zeroed(family, name, model, inputs, export)}
+    if train and name in TRAINED[family]:
+        parts["trained"] = lambda: trained(family, name)
+    if rival and importlib.util.find_spec("torch_pruning"):
+        parts["rival"] = lambda: pruned_by_rival(family, name)
+    for part, measure in parts.items():
+        yield row | {part: {"error": "it took too long"}}
         try:
-            found = measure()
+            row[part] = measure()
         except Exception as error:  # the benchmark's question is whether there are any
-            found = {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"}
-        if found is not None:
-            row[part] = found
-    return row
+            row[part] = {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"}
+    yield row
 
 
 def zeroed(family: str, name: str, model: nn.Module, inputs: Any, export: bool) -> dict[str, Any]:
@@ -155,12 +156,10 @@ def trained(family: str, name: str) -> dict[str, Any]:
     }
 
 
-def pruned_by_rival(family: str, name: str) -> dict[str, Any] | None:
-    """Torch-Pruning on a fresh model: what is left, or its error; None where it is not installed."""
-    try:
-        import torch_pruning
-    except ImportError:
-        return None
+def pruned_by_rival(family: str, name: str) -> dict[str, Any]:
+    """Torch-Pruning on a fresh model: what is left."""
+    import torch_pruning
+
     from obverse.graph import as_inputs
 
     torch.manual_seed(0)
@@ -187,29 +186,32 @@ def pruned_by_rival(family: str, name: str) -> dict[str, Any] | None:
 
 
 def in_own_process(family: str, name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """A row, measured by a process that is forked for it, within the time limit."""
+    """A row, measured by a process that is forked for it, as far as it got within the time limit."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
 
     def work() -> None:
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
-        theirs.send(measured(family, name, train=options.train, export=options.export))
+        for row in measured(family, name, train=options.train, export=options.export):
+            theirs.send(row)
 
     process = context.Process(target=work)
     process.start()
     theirs.close()
+    end = time.monotonic() + options.limit
+    row: dict[str, Any] = {"error": f"it took more than {options.limit:g} s"}
     try:
-        if not ours.poll(options.limit):
-            return {"error": f"it took more than {options.limit:g} s"}
-        row: dict[str, Any] = ours.recv()
-        return row
+        while ours.poll(max(0.0, end - time.monotonic())):
+            row = ours.recv()
     except EOFError:
         process.join()
-        return {"error": f"the process ended with exit status {process.exitcode}"}
+        if process.exitcode:
+            row |= {"error": f"the process ended with exit status {process.exitcode}"}
     finally:
         process.kill()
         process.join()
+    return row
 
 
 def installed(family: str) -> bool:

@@ -100,6 +100,14 @@ small configuration, so that its vocabulary and its head do not dominate. Half o
 than 95 % of its parameters are left and the outputs differ by at most 1e-10 of the largest one, or 1, in float64: on
 the given inputs, on random ones, on ones a hundred times larger, and on another batch size and length where the model
 takes them.
+
+The models of transformers and of plain PyTorch need nothing but what the tests need. Those of torchvision and timm, and
+Torch-Pruning, have an environment of their own:
+
+```
+python -m venv zoo && zoo/bin/pip install -e . -r benchmarks/zoo-requirements.txt
+zoo/bin/python benchmarks/zoo.py --train --page docs/models.md
+```
 """
 MIDDLE = """
 *Removable* is the share of the parameters that belong to a channel, unit or head that training may zero and `compact`

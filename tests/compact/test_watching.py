@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 import pytest
@@ -15,7 +16,16 @@ from watched_models import MODELS, Code, built, pair
 
 from obverse import Sparsifier, compact, load, save
 from obverse.errors import InvalidArgumentError
-from obverse.graph import analyze, as_inputs, dependencies, outputs_of, removable, unwrapped
+from obverse.graph import (
+    _layers,
+    analyze,
+    as_inputs,
+    dependencies,
+    outputs_of,
+    register_layer,
+    removable,
+    unwrapped,
+)
 
 
 def halved(model: nn.Module, inputs: Any) -> tuple[Any, float]:
@@ -290,6 +300,172 @@ def test_plans_that_cannot_follow_are_known_before_training():
     found = removable(model, torch.randn(4, 5))
     assert [family.writers[0] for family in found.families] == ["b.weight"]
     assert "rectangle" in found.kept["a.weight"] or "does not follow" in found.kept["a.weight"]
+
+
+# ------------------------------------------------------------------------------------------- why things stay
+def convolutions(between):
+    return Code(lambda m, x: m.b(between(m, m.a(x))), a=nn.Conv2d(3, 8, 3, padding=1), b=nn.Conv2d(8, 2, 1))
+
+
+def with_parameter(between, shape):
+    model = pair(between)
+    model.w = nn.Parameter(torch.randn(shape))
+    return model
+
+
+class Several(nn.Module):
+    def forward(self, x, y):
+        return x + y
+
+
+class Nested(nn.Module):
+    def forward(self, x):
+        return {"x": x}
+
+
+class HeadNorm(nn.Module):
+    """Queries and keys that are normalized head by head."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(8, 16) for _ in range(3))
+        self.o, self.norm = nn.Linear(16, 3), norm
+
+    def forward(self, x):
+        b, n, _ = x.shape
+        q, k, v = (one(x).view(b, n, -1, 4).transpose(1, 2) for one in (self.q, self.k, self.v))
+        out = functional.scaled_dot_product_attention(self.norm(q), self.norm(k), v)
+        return self.o(out.transpose(1, 2).reshape(b, n, -1))
+
+
+def standardized(m, x):
+    weight = functional.batch_norm(m.a.weight[None], None, None, training=True)[0]
+    return m.b(functional.linear(x, weight, m.a.bias))
+
+
+def table(m, x):
+    return m.c((m.a(x)[:, :, None] + m.b(x)[:, None, :]).flatten(1))
+
+
+ROW = (4, 5)
+WHY = {
+    "a parameter in a function": (
+        lambda: with_parameter(lambda m, y: y * m.w.cumsum(0), (16,)),
+        ROW,
+        "cumsum in the model is not understood",
+    ),
+    "numbers of a parameter": (
+        lambda: with_parameter(lambda m, y: y * float(m.w[0]), (16,)),
+        ROW,
+        "reads its numbers",
+    ),
+    "a parameter with a constant": (
+        lambda: with_parameter(lambda m, y: y * (m.w * torch.arange(16.0)), (16,)),
+        ROW,
+        "combines it with a constant of its size",
+    ),
+    "a parameter beside a constant": (
+        lambda: with_parameter(lambda m, y: y * torch.cat([m.w, torch.arange(8.0)]), (8,)),
+        ROW,
+        "puts constants beside it",
+    ),
+    "parts of a parameter": (
+        lambda: with_parameter(lambda m, y: y * m.w[:16], (20,)),
+        ROW,
+        "parts of w are used apart",
+    ),
+    "padded channels": (
+        lambda: convolutions(lambda m, y: functional.pad(y, (0, 0, 0, 0, 1, 0))[:, 1:]),
+        (2, 3, 6, 6),
+        "pad in the model counts channels",
+    ),
+    "a list that is written to": (
+        lambda: pair(lambda m, y: (torch._foreach_add_([y], 1.0), y)[1]),
+        ROW,
+        "_foreach_add in the model",
+    ),
+    "a table of two kinds of channels": (
+        lambda: Code(table, a=nn.Linear(5, 4), b=nn.Linear(5, 4), c=nn.Linear(16, 2)),
+        ROW,
+        "makes a table of two kinds of channels",
+    ),
+    "standardized weights": (
+        lambda: Code(standardized, a=nn.Linear(5, 8), b=nn.Linear(8, 2)),
+        ROW,
+        "standardizes its weights over all that they read",
+    ),
+    "positions": (
+        lambda: Code(
+            lambda m, x: m.c(m.b(m.a(x).transpose(1, 2)).transpose(1, 2).relu()),
+            a=nn.Linear(5, 8),
+            b=nn.Linear(6, 6),
+            c=nn.Linear(8, 2),
+        ),
+        (2, 6, 5),
+        "b mixes positions",
+    ),
+    "the root mean square of a head": (lambda: HeadNorm(nn.RMSNorm(4, eps=1e-6)), (2, 5, 8), "over a whole head"),
+    "the mean of a head": (lambda: HeadNorm(nn.LayerNorm(4)), (2, 5, 8), "norm takes mean and variance"),
+}
+
+
+@pytest.mark.parametrize("name", WHY)
+def test_what_stays_says_why(name):
+    torch.manual_seed(0)
+    build, shape, words = WHY[name]
+    model, inputs = build().eval(), torch.randn(shape)
+    told = " | ".join([*removable(model, inputs).kept.values(), *(g.kept or "" for g in dependencies(model, inputs))])
+    assert re.search(words, told), told
+    halved(model, inputs)
+    assert exact(compact(model, inputs)[1])
+
+
+@pytest.mark.parametrize("norm", [nn.RMSNorm(4, eps=1e-6), nn.LayerNorm(4), nn.Identity()], ids=str)
+def test_heads_that_are_normalized_go_whole(norm):
+    torch.manual_seed(0)
+    model, x = HeadNorm(norm).eval(), torch.randn(2, 5, 8)
+    assert [len(family) for family in removable(model, x).of("heads")] == [4]
+    halved(model, x)
+    small, certificate = compact(model, x)
+    assert exact(certificate)
+    assert small.q.out_features == small.v.out_features == small.o.in_features == 8
+
+
+def test_registered_layers_of_several_tensors_and_other_nestings(monkeypatch):
+    monkeypatch.setattr(_layers, "LAYERS", dict(_layers.LAYERS))
+    for kind in (Several, Nested):
+        register_layer(kind)(lambda knowledge, name, layer, flow: flow)
+    two = Code(lambda m, x: m.b(m.s(m.a(x), m.a(x))), a=nn.Linear(5, 8), s=Several(), b=nn.Linear(8, 2))
+    assert "s (Several) takes several inputs" in removable(two, torch.randn(ROW)).kept["a.weight"]
+    other = Code(lambda m, x: m.b(m.s(m.a(x))["x"]), a=nn.Linear(5, 8), s=Nested(), b=nn.Linear(8, 2))
+    assert "nested in another way" in removable(other, torch.randn(ROW)).kept["a.weight"]
+
+
+class Response(nn.Module):
+    """Global response normalization of somebody's own, (batch, height, width, channels)."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.eps = 1e-5
+        self.weight, self.bias = nn.Parameter(torch.randn(channels)), nn.Parameter(torch.randn(channels))
+
+    def forward(self, x):
+        lengths = x.norm(dim=(1, 2), keepdim=True)
+        return x + self.weight * x * lengths / (lengths.mean(-1, keepdim=True) + self.eps) + self.bias
+
+
+def test_responses_are_rescaled(tmp_path):
+    def build():
+        return nn.Sequential(nn.Linear(3, 8), nn.ReLU(), Response(8), nn.Linear(8, 2)).eval()
+
+    torch.manual_seed(0)
+    model, x = build(), torch.randn(2, 4, 4, 3)
+    halved(model, x)
+    small, certificate = compact(model, x)
+    assert exact(certificate)
+    assert small[2].eps == pytest.approx(2e-5)
+    save(small, tmp_path / "small.safetensors")
+    assert torch.equal(load(tmp_path / "small.safetensors", into=build())(x), small(x))
 
 
 # ------------------------------------------------------------------------------------------- random programs

@@ -53,7 +53,7 @@ def compact(
     ----------
     model : torch.nn.Module
         Is left untouched.
-    example_inputs : Tensor or tuple of arguments
+    example_inputs : Tensor, tuple of positional or mapping of keyword arguments
         One batch, as the model takes it.
     keep : str, sequence of str, or Dependencies, optional
         What stays whatever its weights are: groups that touch a tensor whose name matches one of these regular
@@ -73,7 +73,7 @@ def compact(
     Raises
     ------
     InvalidArgumentError
-        If the model cannot be traced or does not run on the inputs, or an argument is out of range.
+        If the model does not run on the inputs, or an argument is out of range.
     """
     if rounding is not None and (type(rounding) is not int or rounding < 1):
         raise InvalidArgumentError(f"rounding must be a whole number, at least 1, or None; got {rounding!r}")

@@ -96,13 +96,13 @@ def removable(model: nn.Module, example_inputs: Any) -> Removable:
     ----------
     model : torch.nn.Module
         Is left untouched.
-    example_inputs : Tensor or tuple of arguments
+    example_inputs : Tensor, tuple of positional or mapping of keyword arguments
         One batch, as the model takes it.
 
     Raises
     ------
     InvalidArgumentError
-        If the model cannot be traced or does not run on the inputs.
+        If the model does not run on the inputs.
     """
     know = analyze(model, example_inputs, assume_zeroed=True)
     for even in know.evens:
