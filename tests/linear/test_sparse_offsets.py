@@ -129,6 +129,7 @@ def test_groups_and_several_outputs(groups: Any) -> None:
         np.testing.assert_allclose(found[1].intercept_, found[0].intercept_, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_many_members_without_products() -> None:
     """Descent on residuals, which takes over from products of columns, with a few columns far from zero."""
     rng = np.random.default_rng(3)

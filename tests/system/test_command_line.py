@@ -249,6 +249,7 @@ def test_a_path_is_printed_as_it_is(name: str, tmp_path: Path, capsys: Any, monk
     assert (tmp_path / name.split("/", maxsplit=1)[0]).is_dir()
 
 
+@pytest.mark.slow
 def test_names_with_brackets_in_a_fit(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     rows = [f"{k % 7},{(k * k) % 5},{3 * (k % 7)}" for k in range(60)]
@@ -321,6 +322,7 @@ def start(*words: str, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-m", "obverse.cli", *words], **pipes)
 
 
+@pytest.mark.slow
 def test_exit_codes_of_processes(tmp_path: Path) -> None:
     refusals = [
         start("train", "--recipe", str(tmp_path), cwd=tmp_path),
@@ -335,6 +337,7 @@ def test_exit_codes_of_processes(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_ends_quietly() -> None:
     for words in (["penalties"], ["penalties", "--json"], ["duality", "log-sum"], ["--help"]):
         reader, writer = os.pipe()
@@ -345,6 +348,7 @@ def test_a_closed_pipe_ends_quietly() -> None:
         assert (process.returncode, err) == (1, ""), words
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
 def test_an_output_that_cannot_be_written_is_one_line() -> None:
     for words in (["penalties"], ["penalties", "--json"]):
@@ -355,6 +359,7 @@ def test_an_output_that_cannot_be_written_is_one_line() -> None:
         assert re.fullmatch(r"obverse: .*\n", err), err
 
 
+@pytest.mark.slow
 def test_a_terminal_without_unicode(tmp_path: Path) -> None:
     ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
     for words in (["penalties"], ["duality", "lp"], ["compact", "missing-é-\u2019"]):
@@ -365,6 +370,7 @@ def test_a_terminal_without_unicode(tmp_path: Path) -> None:
         assert (out + err).isascii()
 
 
+@pytest.mark.slow
 def test_predictions_are_utf_8_on_any_terminal(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     rows = [f"{k},{'bébé' if k > 20 else 'ältere'}" for k in range(40)]
@@ -378,6 +384,7 @@ def test_predictions_are_utf_8_on_any_terminal(tmp_path: Path, capsys: Any, monk
     assert "bébé".encode() in printed
 
 
+@pytest.mark.slow
 def test_ctrl_c_before_the_run_is_code_130(tmp_path: Path) -> None:
     # The module that a run needs first waits for the signal.
     (tmp_path / "accelerate").mkdir()
