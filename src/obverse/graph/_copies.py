@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -35,21 +36,23 @@ def unwrapped(model: Any) -> nn.Module:
 
 def plain_copy(model: nn.Module) -> nn.Module:
     """A deep copy; tensors that a layer computes before every call come as plain numbers."""
-    computed = [
-        (module, name, value)
-        for module in model.modules()
-        for name, value in vars(module).items()
-        if isinstance(value, torch.Tensor) and not value.is_leaf
-    ]
+    computed = [value for module in model.modules() for value in _tensors(vars(module)) if not value.is_leaf]
     try:
-        for module, name, value in computed:
-            vars(module)[name] = value.detach()
-        return copy.deepcopy(model)
+        return copy.deepcopy(model, {id(value): value.detach().clone() for value in computed})
     except Exception as error:
         raise InvalidArgumentError(
             f"{type(model).__name__} cannot be copied ({type(error).__name__}: {str(error)[:200]}); "
             "a model that is made smaller is a copy"
         ) from error
-    finally:
-        for module, name, value in computed:
-            vars(module)[name] = value
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """Tensors that a module holds, caches in containers included; its parameters and submodules have their own."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from _tensors(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _tensors(one)
