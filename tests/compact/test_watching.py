@@ -468,6 +468,76 @@ def test_responses_are_rescaled(tmp_path):
     assert torch.equal(load(tmp_path / "small.safetensors", into=build())(x), small(x))
 
 
+class Table(nn.Module):
+    """Heads whose dimensions are multiplied with a table that the module holds, and scaled in place as views."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.o = nn.Linear(8, 48), nn.Linear(16, 3)
+        self.register_buffer("table", torch.randn(9, 4))
+        self.shift = nn.Parameter(torch.randn(16))
+
+    def forward(self, x):
+        b, n, _ = x.shape
+        q, k, v = self.qkv(x).view(b, n, -1, 12).transpose(1, 2).chunk(3, -1)
+        q /= 2.0  # in place, where the whole projection is seen
+        q = q * self.table[torch.arange(n)]
+        q = q + self.shift.view(1, 1, -1, 4).transpose(1, 2)
+        weights = (q @ k.transpose(-1, -2)).softmax(-1)
+        return self.o((weights @ v).transpose(1, 2).reshape(b, n, -1))
+
+
+def test_heads_go_beside_tables_and_writing_in_place():
+    torch.manual_seed(0)
+    model, x = Table().eval(), torch.randn(2, 5, 8)
+    assert [len(family) for family in removable(model, x).of("heads")] == [4]
+    halved(model, x)
+    small, certificate = compact(model, x)
+    assert exact(certificate)
+    assert small.qkv.out_features == 24
+    assert small.shift.shape == (8,)
+
+
+class Single(torch.autograd.Function):
+    """A kernel that takes single precision only."""
+
+    @staticmethod
+    def forward(ctx, x):
+        if x.dtype != torch.float32:
+            raise RuntimeError("float32 only")
+        return x.relu()
+
+
+def test_a_model_that_does_not_run_in_double_precision_is_compared_in_its_own():
+    torch.manual_seed(0)
+    model, x = pair(lambda m, y: Single.apply(y)).eval(), torch.randn(4, 5)
+    _, share = halved(model, x)
+    assert share > 0.95
+    small, certificate = compact(model, x)
+    assert small.a.out_features == 8
+    assert {one.dtype for one in certificate.differences} == {"float32"}
+    assert any("does not run in float64" in note for note in certificate.notes)
+
+
+def test_tensors_that_a_module_keeps_from_a_run_are_copied():
+    class Cached(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.cache = nn.Linear(5, 8), nn.Linear(8, 3), {}
+
+        def forward(self, x):
+            self.cache["hidden"] = [self.a(x).relu()]
+            return self.b(self.cache["hidden"][0])
+
+    model, x = Cached(), torch.randn(4, 5)
+    model(x)  # leaves a tensor with a gradient function behind
+    halved(model, x)
+    small, certificate = compact(model, x)
+    assert exact(certificate)
+    assert small.a.out_features == 4
+    assert model.cache["hidden"][0].grad_fn is not None
+
+
 # ------------------------------------------------------------------------------------------- random programs
 STEPS = {
     "relu": lambda m, i, x: x.relu(),

@@ -28,6 +28,7 @@ from ..graph import (
     plain_copy,
     rebuild,
     unwrapped,
+    widest,
 )
 from ._certificate import Certificate, Cost, Difference, Refusal
 from ._probes import Probes
@@ -85,7 +86,7 @@ def compact(
     if keep is not None:
         _pin_kept(know, keep)
     probes = Probes(inputs)
-    verdict, trouble = _workable(model, know, probes, rounding)
+    verdict, trouble = _workable(model, know, probes, rounding, widest(model, inputs))
     done = rebuild(model, know, verdict)
     differences = _differences(model, done.model, probes, know, verdict)
     worst = [one for one in differences if not one.difference <= _allowed(one, tolerance)]
@@ -100,18 +101,21 @@ def compact(
     return done.model, _certificate(model, know, verdict, done, differences, inputs, trouble)
 
 
-def _workable(model: nn.Module, know: Knowledge, probes: Probes, rounding: int | None) -> tuple[Verdict, list[str]]:
+def _workable(
+    model: nn.Module, know: Knowledge, probes: Probes, rounding: int | None, dtype: torch.dtype
+) -> tuple[Verdict, list[str]]:
     """The largest plan that runs and computes the same on every probe, and what had to be left out of it."""
     verdict = judge(know, rounding)
     gone = verdict.gone()
     if not gone:
         return verdict, []
-    twin = plain_copy(model).eval().double()
-    expected = probes.outputs(twin)
+    twin = plain_copy(model).eval()
+    twin = twin.double() if dtype == torch.float64 else twin
+    expected = probes.outputs(twin, dtype)
     faults: list[str] = []
 
     def works(roots: Sequence[int]) -> bool:
-        fault = probes.fault(rebuild(twin, know, judge(know, rounding, only=roots)).model, expected)
+        fault = probes.fault(rebuild(twin, know, judge(know, rounding, only=roots)).model, expected, dtype)
         if fault:
             faults.append(fault)
         return not fault
@@ -157,8 +161,10 @@ def _differences(
 ) -> list[Difference]:
     """In float64 the same plan is carried out on the model in float64, so that rounding does not hide a fault."""
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    wide = plain_copy(model).eval().double()
-    found = probes.differences(wide, rebuild(wide, know, verdict).model, torch.float64)
+    found = []
+    if widest(model, probes.inputs["given"]) == torch.float64:
+        wide = plain_copy(model).eval().double()
+        found = probes.differences(wide, rebuild(wide, know, verdict).model, torch.float64)
     if dtype != torch.float64:
         found += probes.differences(plain_copy(model).eval(), plain_copy(small).eval(), dtype)
     return found
@@ -185,8 +191,14 @@ def _certificate(
         done.changes,
         done.folded,
         _refusals(know, verdict),
-        [*dict.fromkeys(know.notes), *trouble],
+        [*dict.fromkeys(know.notes), *trouble, *_narrow(differences)],
     )
+
+
+def _narrow(differences: list[Difference]) -> list[str]:
+    if any(one.dtype == "float64" for one in differences):
+        return []
+    return [f"the model does not run in float64: its outputs were compared in {differences[0].dtype} alone"]
 
 
 def _refusals(know: Knowledge, verdict: Verdict) -> list[Refusal]:

@@ -35,29 +35,29 @@ class Probes:
             if all(map(_same, self.inputs[kind].tensors(), inputs.tensors())):
                 del self.inputs[kind]
 
-    def outputs(self, model: nn.Module) -> dict[str, list[torch.Tensor]]:
-        """The outputs of a model in double precision on every probe that it takes."""
+    def outputs(self, model: nn.Module, dtype: torch.dtype) -> dict[str, list[torch.Tensor]]:
+        """The outputs of a model in a floating type on every probe that it takes."""
         found = {}
         for kind, inputs in self.inputs.items():
             try:
-                found[kind] = evaluated(model, inputs, torch.float64)
+                found[kind] = evaluated(model, inputs, dtype)
             except Exception:  # numbers and shapes that the model itself does not take
                 if kind == "given":
                     raise
         return found
 
-    def fault(self, small: nn.Module, expected: dict[str, list[torch.Tensor]]) -> str:
+    def fault(self, small: nn.Module, expected: dict[str, list[torch.Tensor]], dtype: torch.dtype) -> str:
         """What is wrong with a smaller model in words, empty where its outputs are the expected ones."""
         for kind, wanted in expected.items():
             try:
-                found = evaluated(small, self.inputs[kind], torch.float64)
+                found = evaluated(small, self.inputs[kind], dtype)
             except Exception as error:  # whatever the model's code raises on sizes that do not fit
                 line = next(iter(str(error).splitlines()), type(error).__name__)[:160]
                 return f"the smaller model does not run{_on(kind)} ({line})"
             if [one.shape for one in found] != [one.shape for one in wanted]:
                 return f"the outputs of the smaller model have other shapes{_on(kind)}"
             gap, scale = _gap(found, wanted)
-            if not gap <= 1e-10 * max(1.0, scale):
+            if not gap <= (1e-10 if dtype == torch.float64 else 1e-5) * max(1.0, scale):
                 return f"outputs differ by {gap:.2g}{_on(kind)}"
         return ""
 

@@ -9,7 +9,7 @@ from ._copies import plain_copy, unwrapped
 from ._costs import latency, macs, parameters, time_ratio
 from ._dead import Verdict, judge
 from ._dependencies import KINDS, Dependencies, Group, Slice, dependencies, grouped
-from ._evaluation import evaluated
+from ._evaluation import evaluated, widest
 from ._families import Family, Removable, removable
 from ._flow import Flow, Knowledge, Read
 from ._inputs import Inputs, as_inputs
@@ -59,4 +59,5 @@ __all__ = [
     "stored_bytes",
     "time_ratio",
     "unwrapped",
+    "widest",
 ]

@@ -10,7 +10,7 @@ import torch
 from ._arguments import fix_all, stated_sizes, swap, tensors_in
 from ._channels import WHOLE
 from ._flow import Flow, Knowledge, Move, Source, squeezed
-from ._names import CREATIONS, ELEMENTWISE, LIKE, MOVES, SAME, SHAPED_LIKE, STANDARDIZATIONS
+from ._names import CREATIONS, DROPOUTS, ELEMENTWISE, LIKE, MOVES, SAME, SHAPED_LIKE, STANDARDIZATIONS
 from ._numbers import Attribute
 
 __all__ = ["constant_flow", "derive", "lifted"]
@@ -63,6 +63,8 @@ def derive(know: Knowledge, name: str, owner: str, call: Any, args: Any, kwargs:
             for tensor in used:
                 fix_all(know, tensor, f"{name} in {owner or 'the model'} puts constants beside it")
         know.join(made[0], kwargs.get("dim", args[1] if len(args) > 1 else 0), parts)
+    elif name in DROPOUTS:
+        know.derive(made[0], know.sources(used[0]))
     elif name in STANDARDIZATIONS:
         for tensor in used:
             fix_all(know, tensor, f"{owner or 'the model'} standardizes its weights over all that they read")
@@ -132,11 +134,16 @@ def lifted(know: Knowledge, tensor: torch.Tensor, beside: list[Flow], name: str,
     ``axes`` are the axes, counted from the end, along which the flows beside it have channels.
     """
     value = squeezed(tensor.detach().to("cpu", torch.float64)) if not tensor.is_complex() else torch.zeros(1)
-    label = _stated(know, tensor, value)
+    label = _laid_out(know, tensor)
+    label = _stated(know, tensor, value) if label is None else label
     for axis in () if label.numel() > 1 else axes:
         if -axis > tensor.ndim or tensor.shape[axis] == 1:
             continue
         if know.sources(tensor):
+            if any(axis in _along(one) and any(_is_thin(tensor, o) for o in _along(one)) for one in beside):
+                # The same for all heads, such as a table of rotary positions: its size stays.
+                fix_all(know, tensor, f"{name} in {owner or 'the model'} takes it for all heads")
+                continue
             along = know.axis(tensor, axis, f"{know.sources(tensor)[0].name}: one entry for each channel")
             label = along.reshape(-1, *[1] * (-axis - 1))
             label = label.reshape((1,) * (tensor.ndim - label.ndim) + tuple(label.shape))
@@ -159,6 +166,20 @@ def lifted(know: Knowledge, tensor: torch.Tensor, beside: list[Flow], name: str,
     return replace(
         Flow.of(tuple(tensor.shape), label, value, torch.zeros((1,) * tensor.ndim, dtype=torch.bool)), real=tensor
     )
+
+
+def _laid_out(know: Knowledge, tensor: torch.Tensor) -> torch.Tensor | None:
+    """Channels of a parameter of one axis that is laid out over several, such as a bias of heads and dimensions."""
+    sources = know.sources(tensor)
+    if len(sources) != 1 or sources[0].index is None or len(sources[0].shape) != 1 or id(tensor) in know.joined:
+        return None
+    index = squeezed(sources[0].index)
+    if index.ndim != tensor.ndim or sum(size > 1 for size in index.shape) < 2:
+        return None
+    own = replace(sources[0], index=index.reshape(-1))
+    if index.numel() != own.shape[0] or not torch.equal(index.reshape(-1).sort().values, torch.arange(own.shape[0])):
+        return None
+    return know.entries(own.name, own.shape[0], f"{own.name}: one entry for each channel")[index]
 
 
 def _along(flow: Flow) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -43,21 +44,23 @@ def plain_copy(model: nn.Module, shared: dict[int, Any] | None = None) -> nn.Mod
 
     ``shared`` has objects by their id that the copy refers to instead.
     """
-    computed = [
-        (module, name, value)
-        for module in model.modules()
-        for name, value in vars(module).items()
-        if isinstance(value, torch.Tensor) and not value.is_leaf
-    ]
+    computed = [value for module in model.modules() for value in _tensors(vars(module)) if not value.is_leaf]
     try:
-        for module, name, value in computed:
-            vars(module)[name] = value.detach()
-        return copy.deepcopy(model, dict(shared or {}))
+        return copy.deepcopy(model, {**(shared or {}), **{id(value): value.detach().clone() for value in computed}})
     except Exception as error:
         raise InvalidArgumentError(
             f"{type(model).__name__} cannot be copied ({type(error).__name__}: {str(error)[:200]}); "
             "a model that is made smaller is a copy"
         ) from error
-    finally:
-        for module, name, value in computed:
-            vars(module)[name] = value
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """Tensors that a module holds, caches in containers included; its parameters and submodules have their own."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from _tensors(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _tensors(one)

@@ -341,6 +341,14 @@ class Knowledge:
             return torch.full((tensor.shape[axis],), WHOLE)
         return found
 
+    def entries(self, name: str, size: int, words: str) -> torch.Tensor:
+        """The labels of a parameter of one axis."""
+        held = self.axes.setdefault(name, {})
+        if 0 not in held:
+            held[0] = self.channels.fresh(size)
+        self.words.setdefault((name, 0), words)
+        return held[0]
+
     def _labels(self, tensor: torch.Tensor, axis: int, words: str, writes: bool) -> Iterator[torch.Tensor]:
         for source in self.sources(tensor):
             place = source.axis(axis, tensor.ndim)

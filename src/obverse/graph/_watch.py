@@ -138,6 +138,8 @@ class _Watch(TorchFunctionMode):
         self._flows: dict[int, tuple[torch.Tensor, Flow]] = {}
         # Tensors that no input can change: those that the model holds, and what functions make of them alone.
         self._constants: dict[int, torch.Tensor] = {id(tensor): tensor for tensor in _held_by(know.model)}
+        # Tensors whose memory was written to by way of another one; what has to stay if they are looked at again.
+        self._overwritten: dict[int, list[tuple[torch.Tensor, str]]] = {}
         self._written: dict[int, torch.Tensor] = {}  # memory that something followed was written into
 
     # ------------------------------------------------------------------ what is followed
@@ -145,6 +147,8 @@ class _Watch(TorchFunctionMode):
         """What is known of a tensor; None for what does not depend on an input."""
         found = self._flows.get(id(tensor))
         if found is not None:
+            for label, reason in self._overwritten.pop(id(tensor), ()):
+                self.know.channels.pin(label, reason)
             return found[1]
         known = id(tensor) in self._constants
         if known and not (self._written and _storage(tensor) in self._written):
@@ -313,9 +317,10 @@ class _Watch(TorchFunctionMode):
                 if made is not None and _place(held) == place:
                     self.follow(held, made)
                     continue
-                self.know.channels.pin(flow.label, reason)
-                if made is not None:
-                    self.know.channels.pin(made.label, reason)
+                if not _overlap(held, tensor):
+                    continue
+                labels = [flow.label] if made is None else [flow.label, made.label]
+                self._overwritten.setdefault(id(held), []).extend((label, reason) for label in labels)
                 self.follow(held, self.know.whole(held))
             self.follow(tensor, made if made is not None else self.know.whole(tensor))
             fix_all(self.know, tensor, f"{name} in {owner or 'the model'} writes into it")
@@ -399,6 +404,20 @@ def _place(tensor: torch.Tensor) -> tuple[Any, ...] | None:
     if _storage(tensor) is None:
         return None
     return tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
+
+
+def _overlap(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Whether two tensors of one memory have an element in common."""
+    if first.dtype != second.dtype:
+        return True
+    marks = torch.zeros(first.untyped_storage().nbytes() // max(1, first.element_size()), dtype=torch.bool)
+
+    def seen(one: torch.Tensor) -> torch.Tensor:
+        shape = [1 if stride == 0 else size for size, stride in zip(one.shape, one.stride(), strict=True)]
+        return marks.as_strided(shape, one.stride(), one.storage_offset())
+
+    seen(first).fill_(True)
+    return bool(seen(second).any())
 
 
 def _named(func: Any) -> tuple[str, bool]:
