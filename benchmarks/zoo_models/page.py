@@ -114,8 +114,8 @@ MIDDLE = """
 then takes out. *Left* is what remains with half of each gone. The last column is what Torch-Pruning 1.6
 (`MetaPruner`, ratio 0.5, group magnitude, the last layer ignored) leaves of the same model in the same process; it
 prunes channels that are not zero, so the function changes. Thirteen decoders were given to it with cached outputs,
-which it cannot take (bart, gemma, gemma2, llama, marian, mistral, olmo2, phi, qwen2, qwen3, stablelm, t5, whisper): read
-their failures as not measured. The script leaves caches out now.
+which it cannot take (bart, gemma, gemma2, llama, marian, mistral, olmo2, phi, qwen2, qwen3, stablelm, t5, whisper):
+read their failures as not measured. The script leaves caches out now.
 
 What cannot go exactly stays whole and is named: a stream that a layer norm averages over (its mean and variance would
 change), weights that are standardized before use, response norms whose eps is no attribute, and gates that mix
