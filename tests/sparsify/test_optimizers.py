@@ -72,6 +72,9 @@ NEEDS_BUDGET = {name for name, face in FACES.items() if face.needs_budget}
 # The steps of these use the metric.
 METRIC_FACES = ["proximal", "reweighted", "magnitude", "learned-eta"]
 
+# Some two minutes in all; what a stated strength does under torch's own optimizers is in `test_sparsifier.py`.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[torch.Tensor, torch.Tensor]:
