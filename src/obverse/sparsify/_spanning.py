@@ -1,4 +1,4 @@
-"""Taking up groups that span several tensors, as the traced model has them."""
+"""Taking up groups that span several tensors, as a watched run of the model shows them."""
 
 from __future__ import annotations
 

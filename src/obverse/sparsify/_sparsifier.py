@@ -115,7 +115,7 @@ class Sparsifier:
     noise : float, default 1.0
         Variance of the observations, 1 for a cross-entropy.
     example_inputs : Tensor or tuple of arguments, optional
-        One batch, as the model takes it. The model is traced with it, and groups are what can be taken out whole
+        One batch, as the model takes it. One run on it is watched, and groups are what can be taken out whole
         afterwards: what writes a channel, its bias and normalization, and what reads it. Their magnitude is the root
         mean square over all of that, and a sparsity is the share of the removable parameters that fall, each counted
         once. For the faces that act on the weights.
